@@ -1,0 +1,174 @@
+"""The store's contract: writes with compare-and-set, and queries that never block them.
+
+The store is the queue: a transfer is accepted when the transaction with its row is committed, and
+nobody is told of a change before its commit. Concurrent writes are gathered into one transaction
+(group commit); each call returns when its transaction is on disk.
+
+Every write that speaks of a claimed transfer carries the epoch of its claim. If the row's state or
+epoch has moved on, the write changes nothing and says so: the caller drops what it knows and
+touches nothing at the storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from transfer_engine.model import (
+    Applied,
+    Assignment,
+    AttemptView,
+    Change,
+    Claim,
+    FileId,
+    FileView,
+    JobId,
+    JobView,
+    PlannedJob,
+    Shift,
+    StoredEvent,
+)
+from transfer_engine.states import FileState, JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inserted:
+    """A stored job; `new` is False when an equal submission was there already."""
+
+    job_id: JobId
+    new: bool
+    shifts: tuple[Shift, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canceled:
+    """What a cancellation did."""
+
+    job_id: JobId
+    n_canceled: int
+    """Transfers whose state it changed."""
+    running: tuple[tuple[FileId, int], ...]
+    """(transfer, epoch) of attempts that must be stopped; they are CANCELING now."""
+    shifts: tuple[Shift, ...]
+    was_terminal: bool = False
+    states: tuple[tuple[FileId, FileState], ...] = ()
+    """State of each transfer that was asked for by id, after the cancellation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits, as counts."""
+
+    shifts: tuple[Shift, ...]
+    """Ready transfers per queue and priority."""
+    next_due_at: float | None
+    """When the earliest retry is due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; None means any."""
+
+    states: frozenset[JobState] | None = None
+    open_only: bool = False
+    vo: str | None = None
+    user_dn: str | None = None
+    cred_id: str | None = None
+    source_se: str | None = None
+    dest_se: str | None = None
+    submitted_after: float | None = None
+    limit: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkCount:
+    """Transfers of one link by state."""
+
+    source_se: str
+    dest_se: str
+    vo: str
+    activity: str
+    state: FileState
+    n: int
+
+
+class Store(Protocol):
+    """Writes. All methods raise StoreUnavailable when nothing was, or could be, changed."""
+
+    async def open(self) -> None:
+        """Connect, take the database for this incarnation and bring its schema up to date.
+
+        Raises: StoreLocked: another engine has it. StoreUnavailable: it cannot be opened.
+        """
+
+    async def close(self) -> None:
+        """Finish what was handed in, then let the database go."""
+
+    async def insert(self, job: PlannedJob) -> Inserted:
+        """Accept one job. Raises: Conflict: the id exists with other content, or is not repeatable."""
+
+    async def claim(self, claims: Sequence[Claim], now: float) -> list[Assignment]:
+        """Take up to `n` ready transfers per claim from SUBMITTED to ACTIVE, each under a new epoch.
+
+        A transfer whose destination is driven by another attempt is passed over. Order: as claimed.
+        """
+
+    async def mark_copying(self, file_id: FileId, epoch: int) -> bool:
+        """Record that this epoch may write its destination from now on; False: the claim is lost."""
+
+    async def apply(self, change: Change) -> Applied:
+        """Apply one change if (state, epoch) still holds; gathered with others into one transaction."""
+
+    async def cancel(self, job_id: JobId, now: float, file_ids: Sequence[FileId] | None = None) -> Canceled:
+        """Cancel a job, or some of its transfers. Raises: NotFound."""
+
+    async def set_priority(self, job_id: JobId, priority: int) -> tuple[Shift, ...]:
+        """Give the waiting transfers of a job another priority. Raises: NotFound."""
+
+    async def promote(self, now: float, limit: int) -> Backlog:
+        """Make up to `limit` retries that are due by `now` ready again; the shifts are these alone."""
+
+    async def expire(self, now: float, limit: int) -> tuple[list[Canceled], float | None]:
+        """Cancel the waiting transfers of up to `limit` jobs whose deadline is over, and say when the next one is."""
+
+    async def take_over(self, now: float, limit: int) -> list[Assignment]:
+        """Take up to `limit` transfers that an earlier incarnation left driven, each under a new epoch.
+
+        ACTIVE without a COPY announced becomes SUBMITTED again, uncharged, and is not returned; the
+        others become VERIFYING (or stay CANCELING). Empty when there are no more.
+        """
+
+    async def backlog(self) -> Backlog:
+        """Counts of everything that waits; read once at start."""
+
+    async def prune_events(self, keep: int) -> None:
+        """Drop outbox entries beyond the newest `keep`."""
+
+
+class Reader(Protocol):
+    """Queries; they see committed data only and raise StoreUnavailable when they cannot be answered."""
+
+    async def job(self, job_id: JobId) -> JobView:
+        """One job. Raises: NotFound."""
+
+    async def jobs(self, where: JobFilter) -> list[JobView]:
+        """Jobs, newest first."""
+
+    async def files(self, job_id: JobId) -> list[FileView]:
+        """The transfers of a job in the order submitted. Raises: NotFound."""
+
+    async def file(self, file_id: FileId) -> FileView:
+        """One transfer. Raises: NotFound."""
+
+    async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
+        """The attempts of a transfer that failed, oldest first. Raises: NotFound."""
+
+    async def events(self, after: int, limit: int, job_id: JobId | None = None) -> list[StoredEvent]:
+        """Outbox entries with `seq` beyond `after`, in order."""
+
+    async def last_event(self) -> int:
+        """`seq` of the newest outbox entry; 0 when there is none."""
+
+    async def counts(self) -> list[LinkCount]:
+        """Transfers by link, VO, activity and state; a scan, for people and tests."""
