@@ -108,7 +108,7 @@ def discover(environ: Mapping[str, str] | None = None, uid: int | None = None) -
 
 
 def discover_ca(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Directory (hashed) or bundle of trusted CAs: `X509_CERT_DIR`, `SSL_CERT_FILE`, the grid's default if it is there."""
+    """Directory (hashed) or bundle of trusted CAs: `X509_CERT_DIR`, `SSL_CERT_FILE`, or the grid's default."""
     env = os.environ if environ is None else environ
     for name in ("X509_CERT_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         if value := env.get(name):

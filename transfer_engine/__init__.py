@@ -1,0 +1,1 @@
+"""Move files between storages by third-party copy: queue, schedule, retry, verify, report."""
