@@ -1,0 +1,221 @@
+"""Settings: one TOML file, the environment, command-line flags; in this order, the last one wins.
+
+Environment variables are `TRANSFER_ENGINE_` plus the path with double underscores
+(`TRANSFER_ENGINE_SERVICE__PORT=8446`). An unknown key is an error: a typing mistake must not
+silently leave a default in force.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from transfer_engine.errors import Invalid
+
+Slots = Annotated[int, Field(ge=0, le=100_000)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EndpointLimits(_Section):
+    """Limits of one endpoint, where they differ from the defaults."""
+
+    inbound: Slots | None = None
+    """Most transfers that write to it at a time."""
+    outbound: Slots | None = None
+    """Most transfers that read from it at a time."""
+    tpc: Literal["auto", "full", "pull", "push", "none"] = "auto"
+    """What it can do as the active party of a copy; `auto`: find out."""
+
+
+class LinkLimits(_Section):
+    """Limit of one link, where it differs from the default."""
+
+    source: str
+    destination: str
+    active: Slots
+
+
+class Limits(_Section):
+    """How much may run at a time; a transfer counts from its claim until it is settled."""
+
+    endpoint_inbound: Slots = 60
+    endpoint_outbound: Slots = 60
+    link: Slots = 60
+    node: Slots = 2000
+    """All transfers of this process together."""
+    streamed: Slots = 16
+    """Transfers whose bytes go through this process."""
+    endpoints: Mapping[str, EndpointLimits] = Field(default_factory=dict)
+    """Per endpoint, keyed `scheme://host`."""
+    links: tuple[LinkLimits, ...] = ()
+
+
+class Shares(_Section):
+    """Weights; whoever is not named has the weight of `default`."""
+
+    vos: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    activities: Mapping[str, Mapping[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
+    """Per VO: activity → weight."""
+    default: Annotated[float, Field(gt=0)] = 1.0
+
+
+class RetrySettings(_Section):
+    """When a failed transfer is tried again."""
+
+    retries_max: Annotated[int, Field(ge=0, le=1000)] = 3
+    """Attempts beyond the first, where the job does not say."""
+    delay_s: Annotated[float, Field(ge=0)] = 10.0
+    """Before the first retry; doubles with each further one."""
+    delay_max_s: Seconds = 900.0
+    late_s: Seconds = 900.0
+    """Before a retry when somebody has to act first (a full storage)."""
+    few_max: Annotated[int, Field(ge=0, le=100)] = 2
+    """Most retries after failures where chance may have played a part (a checksum that differs)."""
+
+
+class TransferSettings(_Section):
+    """How one attempt is made."""
+
+    modes: tuple[Literal["pull", "push", "stream"], ...] = ("pull", "push", "stream")
+    """Copy modes in order of preference; leave `stream` out to keep bytes off this machine."""
+    connect_s: Seconds = 30.0
+    request_s: Seconds = 60.0
+    digest_s: Seconds = 300.0
+    first_response_s: Seconds = 150.0
+    silence_s: Seconds = 120.0
+    stall_s: Seconds = 300.0
+    quarantine_s: Annotated[float, Field(ge=0)] = 15.0
+    """How long a destination must stay unchanged before a lost attempt's outcome is believed."""
+    probe_max_s: Seconds = 3600.0
+    """How long a lost attempt is looked for before it counts as failed."""
+    checksum: str = "adler32"
+    """Asked for when the submission names no algorithm."""
+    require_checksum: bool = False
+    """Fail a transfer that asks for verification when the storages offer no checksum to compare."""
+    cleanup_s: Seconds = 60.0
+    """Longest time for removing what a failed or cancelled attempt left."""
+
+
+class TlsSettings(_Section):
+    """Who we are towards storages and whom we trust; unset: the usual places of grid tools."""
+
+    ca: Path | None = None
+    """Bundle or hashed directory of trusted CAs."""
+    certificate: Path | None = None
+    key: Path | None = None
+    token_file: Path | None = None
+    """Bearer token for storages."""
+    verify: bool = True
+    """False accepts any certificate: for a laboratory only."""
+    discover: bool = True
+    """Look for token, proxy and CA in the environment and the usual files."""
+
+
+class ServiceSettings(_Section):
+    """The job service."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8446
+    """0: any free one."""
+    body_max_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    files_max: Annotated[int, Field(ge=1)] = 100_000
+    """Most files in one job."""
+    grace_s: Annotated[float, Field(ge=0)] = 5.0
+    """How long running transfers may finish after a request to stop."""
+
+
+class EventSettings(_Section):
+    """The outbox of state changes."""
+
+    keep: Annotated[int, Field(ge=1000)] = 1_000_000
+    """Newest entries that are kept for readers that come back."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRANSFER_ENGINE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    database: str = "sqlite://"
+    """`sqlite:///path`, or `sqlite://` for one in memory."""
+    limits: Limits = Field(default_factory=Limits)
+    shares: Shares = Field(default_factory=Shares)
+    retry: RetrySettings = Field(default_factory=RetrySettings)
+    transfer: TransferSettings = Field(default_factory=TransferSettings)
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    service: ServiceSettings = Field(default_factory=ServiceSettings)
+    events: EventSettings = Field(default_factory=EventSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env file is read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over constructor: the constructor carries the TOML file."""
+        return env_settings, init_settings
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        problem = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{where}: {problem}")
+    return "; ".join(lines)
+
+
+def load(path: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read settings from a TOML file, the environment and flags (a nested mapping).
+
+    Raises: Invalid: the file cannot be read, or a key is unknown or out of range; the message names it.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise Invalid(f"cannot be read: {error.strerror}", field=str(path)) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"is not TOML: {error}", field=str(path)) from error
+    try:
+        settings = Settings(**values)
+        if flags:
+            merged = _merge(settings.model_dump(), flags)
+            settings = settings.model_copy(update=_sections(merged, flags))
+    except ValidationError as error:
+        raise Invalid(_explain(error), field=str(path) if path else "settings") from error
+    return settings
+
+
+def _sections(merged: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The top-level fields that flags touch, validated."""
+    update: dict[str, Any] = {}
+    for key in flags:
+        kind = Settings.model_fields[key].annotation
+        value = merged[key]
+        update[key] = kind.model_validate(value) if isinstance(kind, type) and issubclass(kind, BaseModel) else value
+    return update
