@@ -1,0 +1,1 @@
+"""Tests: unit, sim (whole engine in virtual time), contract, system (real processes)."""
