@@ -67,9 +67,7 @@ def check() -> None:
 
 def _config(folder: Path, certificate: Path, key: Path, port: int, port_tls: int) -> str:
     modules = "\n".join(f"LoadModule {name}_module {_module(name)}" for name in MODULES)
-    return CONFIG.format(
-        folder=folder, modules=modules, port=port, port_tls=port_tls, certificate=certificate, key=key
-    )
+    return CONFIG.format(folder=folder, modules=modules, port=port, port_tls=port_tls, certificate=certificate, key=key)
 
 
 def start(bench: Bench, name: str) -> Storage:

@@ -42,9 +42,7 @@ class Authority:
         key.chmod(0o600)
         return certificate, key
 
-    def token(
-        self, scope: str, *, audience: str = ANY_AUDIENCE, lifetime_s: int = 3600, subject: str = "alice"
-    ) -> str:
+    def token(self, scope: str, *, audience: str = ANY_AUDIENCE, lifetime_s: int = 3600, subject: str = "alice") -> str:
         """A token of the WLCG profile; a negative lifetime makes one that has expired."""
         now = int(time.time())
         claims = {

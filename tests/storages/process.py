@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import pwd
 import random
@@ -17,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LIBRARIES = ("/usr/lib/*", "/usr/lib64", "/usr/lib", "/usr/local/lib*")
+LIBRARIES = ("lib/*", "lib64", "lib", "local/lib*")
+"""Below /usr."""
 
 PORTS = range(20_000, 32_000)
 """Below the kernel's ephemeral ports, so that no outgoing connection takes one before its server does."""
@@ -28,7 +28,11 @@ POLL_S = 0.05
 
 
 class CannotRun(Exception):
-    """A server's program or a part of it is not installed; the message names the packages."""
+    """Something is not installed; the message names the Debian packages that bring it."""
+
+    def __init__(self, what: str, packages: str = "") -> None:
+        super().__init__(f"{what}: apt-get install {packages}" if packages else what)
+        self.packages = packages.split()
 
 
 class ServerFailed(Exception):
@@ -39,18 +43,16 @@ def find_program(name: str, packages: str) -> str:
     """The program's path; CannotRun names the Debian packages that bring it."""
     found = shutil.which(name, path=SEARCH_PATH)
     if found is None:
-        msg = f"the program {name} is missing: apt-get install {packages}"
-        raise CannotRun(msg)
+        raise CannotRun(f"the program {name} is missing", packages)
     return found
 
 
 def find_library(pattern: str, packages: str) -> str:
-    """A plug-in's path by shell pattern below the library directories; CannotRun as above."""
+    """A plug-in's path by shell pattern in the library directories; CannotRun as above."""
     for folder in LIBRARIES:
-        if found := glob.glob(f"{folder}/{pattern}"):
-            return found[0]
-    msg = f"the plug-in {pattern} is missing: apt-get install {packages}"
-    raise CannotRun(msg)
+        for found in Path("/usr").glob(f"{folder}/{pattern}"):
+            return str(found)
+    raise CannotRun(f"the plug-in {pattern} is missing", packages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,7 @@ class Account:
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return cls(entry.pw_uid, entry.pw_gid)
-        msg = "tests run as root need a user `xrootd` or `nobody` for the servers"
-        raise CannotRun(msg)
+        raise CannotRun("tests run by root need a user `xrootd` or `nobody` for the servers")
 
     def own(self, path: Path) -> None:
         """Give `path` and everything below it to the servers."""

@@ -45,6 +45,4 @@ def _server(bench: Bench, name: str, folder: Path, port: int, more: list[str]) -
     command += ["--config", str(folder / "rclone.conf"), "--cache-dir", str(folder / "cache")]
     command += ["--dir-cache-time", "0s", "--poll-interval", "0", "--vfs-cache-mode", "off"]
     command += ["--addr", f"127.0.0.1:{port}", *more]
-    return Server(
-        name=name, command=command, directory=folder, log=folder / f"{name}.log", account=bench.account
-    )
+    return Server(name=name, command=command, directory=folder, log=folder / f"{name}.log", account=bench.account)

@@ -1,0 +1,30 @@
+"""Say which storages can run on this machine: `python -m tests.storages [--packages]`."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.storages.kinds import KINDS
+from tests.storages.process import Account, CannotRun
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line per kind, or with `--packages` the Debian packages that are missing, on one line."""
+    packages: dict[str, None] = {}
+    for name, kind in KINDS.items():
+        reason = "ok"
+        try:
+            Account.choose().prefix()
+            kind.check()
+        except CannotRun as error:
+            reason = str(error)
+            packages.update(dict.fromkeys(error.packages))
+        if not arguments:
+            print(f"{name:14} {reason}")
+    if arguments == ["--packages"]:
+        print(" ".join(packages))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
