@@ -15,6 +15,7 @@ Every class says *what to do*, not what the server said: the wording is classifi
     ├── BadServer          the peer breaks the protocol                             try again, few times
     ├── NoSpace            the destination is full                                  try again, much later
     ├── Missing            no such file                                             never here
+    │   └── ParentMissing  the directory above the destination is not there         make it, then again
     ├── AlreadyExists      the destination is there and must not be replaced        never here
     ├── Denied             credentials are missing, expired or not sufficient       never here
     ├── Unsupported        this party cannot do what was asked                      another mode may
@@ -213,6 +214,16 @@ class Missing(TransferError):
     again = Again.NEVER
     errno_default = _errno.ENOENT
     hint_default = "check the path; declare the replica lost if it should be there"
+
+
+class ParentMissing(Missing):
+    """The directory above the destination is missing; nothing was written.
+
+    The caller may `make_parents` and repeat.
+    """
+
+    code = "PARENT_MISSING"
+    hint_default = "create the directory above the destination"
 
 
 class AlreadyExists(TransferError):
