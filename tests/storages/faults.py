@@ -275,11 +275,21 @@ async def _answer_from(
     if not lose or (isinstance(fault, LoseAnswer) and fault.keep_head):
         writer.write(_head(line, [h for h in headers if h[0].lower() != "keep-alive"], close=True))
         await writer.drain()
-    length = next((int(value) for name, value in headers if name.lower() == "content-length"), None)
     if lose:
-        await up_reader.read() if length is None else await up_reader.readexactly(length)
+        await _swallow(up_reader, {name.lower(): value for name, value in headers})
         raise _Stop
     await _pump(up_reader, writer, _mangler(on_body))
+
+
+async def _swallow(reader: asyncio.StreamReader, headers: dict[str, str]) -> None:
+    """Read a body to its end. XRootD 5 keeps its connection open after a COPY, whatever it was asked."""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            await reader.readexactly(size + 2)
+    elif "content-length" in headers:
+        await reader.readexactly(int(headers["content-length"]))
+    else:
+        await reader.read()
 
 
 Mangler = Callable[[bytes], tuple[bytes, Fault | None]]
