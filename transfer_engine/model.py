@@ -122,6 +122,8 @@ class PlannedFile:
     file_index: int
     source_url: str
     dest_url: str
+    dest_key: int
+    """`urls.destination_key`: equal for all URLs of one file."""
     source_se: str
     dest_se: str
     activity: str
@@ -208,6 +210,8 @@ class Assignment:
     """A COPY was announced in this or a lost epoch; the destination may have been written."""
     submitted_at: float
     claimed_at: float
+    canceling: bool = False
+    """Taken over in the middle of a cancellation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

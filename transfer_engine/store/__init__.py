@@ -1,0 +1,1 @@
+"""The queue on disk: contract (`api`), schema (`tables`), group commit (`writer`), SQLite (`sqlite`)."""

@@ -1,0 +1,297 @@
+"""Cancel jobs and transfers, expire jobs, change priorities, promote retries."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+
+from protocols.errors import Again, Phase, Scope
+from transfer_engine.errors import NotFound
+from transfer_engine.model import Failure, FileId, JobId, QueueId, Shift
+from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobType, step
+from transfer_engine.store.api import Backlog, Canceled
+from transfer_engine.store.books import Books
+from transfer_engine.store.rows import dump_failure
+from transfer_engine.store.settle import JobDelta, settle_jobs
+from transfer_engine.store.tables import DELAYED_SQL, READY_SQL, events, jobs, transfers
+
+BY_USER: Final = Failure(
+    code="CANCELED",
+    again=Again.NEVER,
+    scope=Scope.AGENT,
+    phase=Phase.PREPARATION,
+    errno=errno.ECANCELED,
+    message="Job canceled by the user",
+    hint="submit it again if that was not intended",
+)
+EXPIRED: Final = Failure(
+    code="EXPIRED",
+    again=Again.NEVER,
+    scope=Scope.AGENT,
+    phase=Phase.PREPARATION,
+    errno=errno.ETIMEDOUT,
+    message=("Job has been canceled because it stayed in the queue for too long (max-time-in-queue timeout)"),
+    hint="raise max_time_in_queue, or ask why the link is behind",
+)
+
+_SET: Final = (
+    update(transfers)
+    .where(transfers.c.id == bindparam("file"))
+    .values(
+        state=bindparam("state_"),
+        finished_at=bindparam("finished_"),
+        failure=bindparam("failure_"),
+        retry_at=None,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """What to cancel, and why."""
+
+    job_id: JobId
+    now: float
+    file_ids: Sequence[FileId] | None
+    waiting_only: bool = False
+    """Leave transfers that are under way alone (a deadline that is over)."""
+    failure: Failure = BY_USER
+
+
+class CancelJobs:
+    """The operation `cancel`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(self, connection: Connection, batch: Sequence[CancelRequest]) -> list[Canceled | NotFound]:
+        """Cancel each; waiting transfers end at once, driven ones become CANCELING."""
+        return [self.one(connection, request) for request in batch]
+
+    def one(self, connection: Connection, request: CancelRequest) -> Canceled | NotFound:
+        """Cancel one job, or some of its transfers."""
+        job = connection.execute(select(jobs).where(jobs.c.job_id == request.job_id)).one_or_none()
+        if job is None:
+            return NotFound(f"job {request.job_id} does not exist")
+        if job.state in JOB_TERMINAL:
+            return Canceled(
+                job_id=request.job_id,
+                n_canceled=0,
+                running=(),
+                shifts=(),
+                was_terminal=True,
+                states=self._states(connection, job.ref, request.file_ids),
+            )
+        affected = self._affected(connection, job, request)
+        canceled = self._write(connection, job, request, affected)
+        if request.file_ids is None and not request.waiting_only:
+            connection.execute(update(jobs).where(jobs.c.ref == job.ref).values(cancel_requested=1))
+        return Canceled(
+            job_id=request.job_id,
+            n_canceled=len(affected),
+            running=tuple((FileId(r.id), r.epoch) for r in affected if r.state in DRIVEN),
+            shifts=canceled,
+            states=self._states(connection, job.ref, request.file_ids),
+        )
+
+    @staticmethod
+    def _affected(connection: Connection, job: Any, request: CancelRequest) -> list[Any]:
+        """The rows that change: those that are open, of files that are not over."""
+        found = connection.execute(
+            select(
+                transfers.c.id,
+                transfers.c.file_index,
+                transfers.c.state,
+                transfers.c.epoch,
+                transfers.c.queue_id,
+                transfers.c.priority,
+                transfers.c.retry_at,
+            ).where(transfers.c.job_ref == job.ref, transfers.c.state.not_in([s.value for s in TERMINAL]))
+        ).all()
+        rows = [r for r in found if r.state != FileState.CANCELING]
+        if request.waiting_only:
+            driven = {r.file_index for r in rows if r.state in DRIVEN}
+            rows = [r for r in rows if r.file_index not in driven]
+        if request.file_ids is not None:
+            wanted = set(request.file_ids)
+            rows = [r for r in rows if r.id in wanted]
+        # The unused replicas of a file that is over stay as they are; later hops of a route do not.
+        live = {r.file_index for r in rows if r.state != FileState.NOT_USED}
+        return [r for r in rows if r.file_index in live or job.job_type == JobType.MULTIHOP]
+
+    def _write(
+        self, connection: Connection, job: Any, request: CancelRequest, affected: Sequence[Any]
+    ) -> tuple[Shift, ...]:
+        if not affected:
+            return ()
+        failure = dump_failure(request.failure)
+        writes, news = [], []
+        ready: Counter[tuple[int, int]] = Counter()
+        for row in affected:
+            after = step(FileState(row.state), Event.CANCEL)
+            over = after is FileState.CANCELED
+            writes.append(
+                {
+                    "file": row.id,
+                    "state_": after.value,
+                    "finished_": request.now if over else None,
+                    "failure_": failure,
+                }
+            )
+            news.append(
+                {
+                    "at": request.now,
+                    "kind": "transfer",
+                    "job_id": job.job_id,
+                    "file_id": row.id,
+                    "state": after.value,
+                    "reason": request.failure.reason,
+                }
+            )
+            if row.state == FileState.SUBMITTED and row.retry_at is None:
+                ready[row.queue_id, row.priority] += 1
+        connection.execute(_SET, writes)
+        delta = JobDelta(canceled=len({row.file_index for row in affected}))
+        settle_jobs(connection, self._books, {job.ref: delta}, at=request.now, news=news)
+        connection.execute(insert(events), news)
+        return tuple(
+            Shift(self._books.queue(connection, queue_id), priority, -n) for (queue_id, priority), n in ready.items()
+        )
+
+    @staticmethod
+    def _states(
+        connection: Connection, ref: int, file_ids: Sequence[FileId] | None
+    ) -> tuple[tuple[FileId, FileState], ...]:
+        if file_ids is None:
+            return ()
+        rows = connection.execute(
+            select(transfers.c.id, transfers.c.state).where(
+                transfers.c.job_ref == ref, transfers.c.id.in_(list(file_ids))
+            )
+        )
+        return tuple((FileId(row.id), FileState(row.state)) for row in rows)
+
+
+class Expire:
+    """The operation `expire`."""
+
+    def __init__(self, cancel: CancelJobs) -> None:
+        self._cancel = cancel
+
+    def __call__(
+        self, connection: Connection, batch: Sequence[tuple[float, int]]
+    ) -> list[tuple[list[Canceled], float | None]]:
+        """For each (now, limit): cancel what waits in jobs whose deadline is over."""
+        return [self._expire(connection, now, limit) for now, limit in batch]
+
+    def _expire(self, connection: Connection, now: float, limit: int) -> tuple[list[Canceled], float | None]:
+        due = connection.execute(
+            select(jobs.c.ref, jobs.c.job_id)
+            .where(jobs.c.deadline_at.is_not(None), jobs.c.finished_at.is_(None), jobs.c.deadline_at <= now)
+            .limit(limit)
+        ).all()
+        done = []
+        for row in due:
+            request = CancelRequest(JobId(row.job_id), now, None, waiting_only=True, failure=EXPIRED)
+            outcome = self._cancel.one(connection, request)
+            if isinstance(outcome, Canceled):
+                done.append(outcome)
+            # What is under way goes on; a retry of it is settled as expired by its own deadline.
+            connection.execute(update(jobs).where(jobs.c.ref == row.ref).values(deadline_at=None))
+        following = connection.execute(
+            select(func.min(jobs.c.deadline_at)).where(jobs.c.deadline_at.is_not(None), jobs.c.finished_at.is_(None))
+        ).scalar()
+        return done, following
+
+
+class SetPriority:
+    """The operation `set_priority`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(
+        self, connection: Connection, batch: Sequence[tuple[JobId, int]]
+    ) -> list[tuple[Shift, ...] | NotFound]:
+        """For each (job, priority): move its waiting transfers."""
+        return [self._one(connection, job_id, priority) for job_id, priority in batch]
+
+    def _one(self, connection: Connection, job_id: JobId, priority: int) -> tuple[Shift, ...] | NotFound:
+        ref = connection.execute(select(jobs.c.ref).where(jobs.c.job_id == job_id)).scalar()
+        if ref is None:
+            return NotFound(f"job {job_id} does not exist")
+        ready = connection.execute(
+            select(transfers.c.queue_id, transfers.c.priority, func.count())
+            .where(transfers.c.job_ref == ref, text(READY_SQL), transfers.c.priority != priority)
+            .group_by(transfers.c.queue_id, transfers.c.priority)
+        ).all()
+        connection.execute(
+            update(transfers)
+            .where(transfers.c.job_ref == ref, transfers.c.state.not_in([s.value for s in TERMINAL | DRIVEN]))
+            .values(priority=priority)
+        )
+        connection.execute(update(jobs).where(jobs.c.ref == ref).values(priority=priority))
+        shifts: list[Shift] = []
+        for queue_id, before, n in ready:
+            queue = self._books.queue(connection, QueueId(queue_id))
+            shifts += [Shift(queue, before, -n), Shift(queue, priority, n)]
+        return tuple(shifts)
+
+
+class Promote:
+    """The operation `promote`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(self, connection: Connection, batch: Sequence[tuple[float, int]]) -> list[Backlog]:
+        """For each (now, limit): retries that are due can be claimed again."""
+        return [self._promote(connection, now, limit) for now, limit in batch]
+
+    def _promote(self, connection: Connection, now: float, limit: int) -> Backlog:
+        due = connection.execute(
+            select(transfers.c.id, transfers.c.queue_id, transfers.c.priority)
+            .where(text(DELAYED_SQL), transfers.c.retry_at <= now)
+            .order_by(transfers.c.retry_at)
+            .limit(limit)
+        ).all()
+        if due:
+            connection.execute(
+                update(transfers).where(transfers.c.id == bindparam("file")).values(retry_at=None),
+                [{"file": row.id} for row in due],
+            )
+        ready = Counter((row.queue_id, row.priority) for row in due)
+        return Backlog(
+            shifts=tuple(
+                Shift(self._books.queue(connection, QueueId(queue_id)), priority, n)
+                for (queue_id, priority), n in ready.items()
+            ),
+            next_due_at=next_due(connection),
+        )
+
+
+def next_due(connection: Connection) -> float | None:
+    """When the earliest retry is due."""
+    return connection.execute(select(func.min(transfers.c.retry_at)).where(text(DELAYED_SQL))).scalar()
+
+
+class LoadBacklog:
+    """The operation `backlog`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(self, connection: Connection, batch: Sequence[None]) -> list[Backlog]:
+        """Count what waits; one pass over the index of ready transfers."""
+        rows = connection.execute(
+            select(transfers.c.queue_id, transfers.c.priority, func.count())
+            .where(text(READY_SQL))
+            .group_by(transfers.c.queue_id, transfers.c.priority)
+        ).all()
+        shifts = tuple(Shift(self._books.queue(connection, QueueId(q)), p, n) for q, p, n in rows)
+        return [Backlog(shifts=shifts, next_due_at=next_due(connection))] * len(batch)

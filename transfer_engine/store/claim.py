@@ -1,0 +1,178 @@
+"""Claim transfers, announce their copies, and take over what a dead engine left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
+from sqlalchemy.sql import Select
+
+from transfer_engine.model import Assignment, Claim
+from transfer_engine.states import FileState, JobState
+from transfer_engine.store import rows
+from transfer_engine.store.books import Books
+from transfer_engine.store.tables import DRIVEN_SQL, READY_SQL, events, jobs, transfers
+
+_driven = transfers.alias("driven")
+
+_ORDER: Final = (
+    transfers,
+    jobs.c.job_id,
+    jobs.c.job_type,
+    jobs.c.options,
+    jobs.c.submitted_at,
+    jobs.c.state.label("job_state"),
+)
+_JOINED: Final = transfers.join(jobs, jobs.c.ref == transfers.c.job_ref)
+
+_PICK: Final[Select[Any]] = (
+    select(*_ORDER)
+    .select_from(_JOINED)
+    .where(
+        transfers.c.queue_id == bindparam("q"),
+        transfers.c.priority == bindparam("p"),
+        text("transfers." + READY_SQL.replace("AND retry_at", "AND transfers.retry_at")),
+        ~exists().where(_driven.c.dest_key == transfers.c.dest_key, text("driven." + DRIVEN_SQL)),
+    )
+    .order_by(transfers.c.id)
+    .limit(bindparam("n"))
+)
+
+_START: Final = (
+    update(transfers)
+    .where(transfers.c.id == bindparam("file"))
+    .values(
+        state=FileState.ACTIVE.value,
+        epoch=transfers.c.epoch + 1,
+        owner=bindparam("owner_"),
+        claimed_at=bindparam("at_"),
+        copying=0,
+    )
+)
+_BEGIN_JOB: Final = (
+    update(jobs)
+    .where(jobs.c.ref == bindparam("ref_"), jobs.c.state == JobState.SUBMITTED.value)
+    .values(state=JobState.ACTIVE.value)
+)
+_COPYING: Final = (
+    update(transfers)
+    .where(
+        transfers.c.id == bindparam("file"),
+        transfers.c.epoch == bindparam("epoch_"),
+        transfers.c.state == FileState.ACTIVE.value,
+    )
+    .values(copying=1, dest_owned=1)
+)
+
+
+class ClaimTransfers:
+    """The operation `claim`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(
+        self, connection: Connection, batch: Sequence[tuple[Sequence[Claim], float]]
+    ) -> list[list[Assignment]]:
+        """For each request the transfers that it really got."""
+        taken: set[int] = set()
+        return [self._claim(connection, claims, now, taken) for claims, now in batch]
+
+    def _claim(self, connection: Connection, claims: Sequence[Claim], now: float, taken: set[int]) -> list[Assignment]:
+        picked: list[Any] = []
+        for claim in claims:
+            found = connection.execute(_PICK, {"q": claim.queue_id, "p": claim.priority, "n": claim.n})
+            for row in found:
+                # Two waiting rows of one destination may both be picked before either is driven.
+                if row.dest_key not in taken:
+                    taken.add(row.dest_key)
+                    picked.append(row)
+        if not picked:
+            return []
+        owner = self._books.incarnation
+        connection.execute(_START, [{"file": row.id, "owner_": owner, "at_": now} for row in sorted(picked)])
+        fresh = {row.job_ref: row.job_id for row in picked if row.job_state == JobState.SUBMITTED}
+        news = [_event(now, "transfer", row.job_id, row.id, FileState.ACTIVE) for row in picked]
+        if fresh:
+            connection.execute(_BEGIN_JOB, [{"ref_": ref} for ref in fresh])
+            news += [_event(now, "job", job_id, None, JobState.ACTIVE) for job_id in fresh.values()]
+        connection.execute(insert(events), news)
+        return [self._assignment(connection, row, now) for row in picked]
+
+    def _assignment(self, connection: Connection, row: Any, now: float) -> Assignment:
+        claimed = rows.assignment(row, self._books.queue(connection, row.queue_id))
+        return replace(claimed, epoch=claimed.epoch + 1, claimed_at=now, copying=False)
+
+
+def _event(at: float, kind: str, job_id: str, file_id: int | None, state: FileState | JobState) -> dict[str, Any]:
+    return {"at": at, "kind": kind, "job_id": job_id, "file_id": file_id, "state": state.value}
+
+
+def mark_copying(connection: Connection, batch: Sequence[tuple[int, int]]) -> list[bool]:
+    """The operation `mark_copying`: inputs are (transfer, epoch)."""
+    values = [{"file": file_id, "epoch_": epoch} for file_id, epoch in sorted(batch)]
+    if connection.execute(_COPYING, values).rowcount == len(batch):
+        return [True] * len(batch)
+    held = {
+        (row.id, row.epoch)
+        for row in connection.execute(
+            select(transfers.c.id, transfers.c.epoch).where(
+                transfers.c.id.in_([file_id for file_id, _ in batch]), transfers.c.state == FileState.ACTIVE.value
+            )
+        )
+    }
+    return [pair in held for pair in batch]
+
+
+class TakeOver:
+    """The operation `take_over`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(self, connection: Connection, batch: Sequence[tuple[float, int]]) -> list[list[Assignment]]:
+        """For each (now, limit) a block of transfers that need probing; all those without a COPY are released first."""
+        return [self._take(connection, now, limit) for now, limit in batch]
+
+    def _take(self, connection: Connection, now: float, limit: int) -> list[Assignment]:
+        mine = self._books.incarnation
+        connection.execute(
+            update(transfers)
+            .where(
+                transfers.c.state == FileState.ACTIVE.value,
+                text(DRIVEN_SQL),
+                transfers.c.copying == 0,
+                transfers.c.owner != mine,
+            )
+            .values(state=FileState.SUBMITTED.value, retry_at=None, owner=None, claimed_at=None)
+        )
+        found = connection.execute(
+            select(*_ORDER)
+            .select_from(_JOINED)
+            .where(text("transfers." + DRIVEN_SQL), transfers.c.owner != mine)
+            .limit(limit)
+        ).all()
+        if not found:
+            return []
+        after = {FileState.CANCELING.value: FileState.CANCELING}
+        connection.execute(
+            update(transfers)
+            .where(transfers.c.id == bindparam("file"))
+            .values(state=bindparam("state_"), epoch=transfers.c.epoch + 1, owner=mine, claimed_at=now),
+            [{"file": r.id, "state_": after.get(r.state, FileState.VERIFYING).value} for r in found],
+        )
+        connection.execute(
+            insert(events),
+            [_event(now, "transfer", r.job_id, r.id, after.get(r.state, FileState.VERIFYING)) for r in found],
+        )
+        return [
+            replace(
+                rows.assignment(r, self._books.queue(connection, r.queue_id)),
+                epoch=r.epoch + 1,
+                claimed_at=now,
+                canceling=r.state == FileState.CANCELING,
+            )
+            for r in found
+        ]

@@ -1,0 +1,1 @@
+"""Schema history, applied at start by `transfer_engine.store.schema`."""

@@ -1,0 +1,114 @@
+"""Questions to the store, as functions of a connection; nothing here writes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.sql import Select
+
+from transfer_engine.errors import NotFound
+from transfer_engine.model import AttemptView, FileId, FileView, JobId, JobView, StoredEvent
+from transfer_engine.states import FileState
+from transfer_engine.store import rows
+from transfer_engine.store.api import JobFilter, LinkCount
+from transfer_engine.store.tables import attempts, events, jobs, queues, transfers
+
+_FILES: Final[Select[Any]] = select(
+    transfers,
+    jobs.c.job_id,
+    jobs.c.submitted_at,
+    queues.c.source_se,
+    queues.c.dest_se,
+    queues.c.vo,
+    queues.c.activity,
+).select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref).join(queues, queues.c.id == transfers.c.queue_id))
+
+
+def job(connection: Connection, job_id: JobId) -> JobView:
+    """One job. Raises: NotFound."""
+    row = connection.execute(select(jobs).where(jobs.c.job_id == job_id)).one_or_none()
+    if row is None:
+        msg = f"job {job_id} does not exist"
+        raise NotFound(msg)
+    return rows.job_view(row)
+
+
+def job_list(connection: Connection, where: JobFilter) -> list[JobView]:
+    """Jobs, newest first."""
+    query = select(jobs).order_by(jobs.c.submitted_at.desc()).limit(where.limit)
+    if where.open_only:
+        query = query.where(jobs.c.finished_at.is_(None))
+    if where.states is not None:
+        query = query.where(jobs.c.state.in_([state.value for state in where.states]))
+    for column, value in (
+        (jobs.c.vo, where.vo),
+        (jobs.c.user_dn, where.user_dn),
+        (jobs.c.cred_id, where.cred_id),
+        (jobs.c.source_se, where.source_se),
+        (jobs.c.dest_se, where.dest_se),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if where.submitted_after is not None:
+        query = query.where(jobs.c.submitted_at >= where.submitted_after)
+    return [rows.job_view(row) for row in connection.execute(query)]
+
+
+def files(connection: Connection, job_id: JobId) -> list[FileView]:
+    """The transfers of a job in the order submitted. Raises: NotFound."""
+    found = connection.execute(_FILES.where(jobs.c.job_id == job_id).order_by(transfers.c.id)).all()
+    if not found:
+        job(connection, job_id)
+    return [rows.file_view(row) for row in found]
+
+
+def file(connection: Connection, file_id: FileId) -> FileView:
+    """One transfer. Raises: NotFound."""
+    row = connection.execute(_FILES.where(transfers.c.id == file_id)).one_or_none()
+    if row is None:
+        msg = f"transfer {file_id} does not exist"
+        raise NotFound(msg)
+    return rows.file_view(row)
+
+
+def failed_attempts(connection: Connection, job_id: JobId, file_id: FileId) -> list[AttemptView]:
+    """The attempts of a transfer that failed, oldest first. Raises: NotFound."""
+    if file(connection, file_id).job_id != job_id:
+        msg = f"transfer {file_id} does not belong to job {job_id}"
+        raise NotFound(msg)
+    found = connection.execute(select(attempts).where(attempts.c.file_id == file_id).order_by(attempts.c.epoch))
+    return [rows.attempt_view(row) for row in found]
+
+
+def event_list(connection: Connection, after: int, limit: int, job_id: JobId | None) -> list[StoredEvent]:
+    """Outbox entries with `seq` beyond `after`, in order."""
+    query = select(events).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
+    if job_id is not None:
+        query = query.where(events.c.job_id == job_id)
+    return [rows.stored_event(row) for row in connection.execute(query)]
+
+
+def last_event(connection: Connection) -> int:
+    """`seq` of the newest outbox entry; 0 when there is none."""
+    return connection.execute(select(func.max(events.c.seq))).scalar() or 0
+
+
+def counts(connection: Connection) -> list[LinkCount]:
+    """Transfers by link, VO, activity and state; a scan of the table."""
+    found = connection.execute(
+        select(queues, transfers.c.state, func.count().label("n"))
+        .select_from(transfers.join(queues, queues.c.id == transfers.c.queue_id))
+        .group_by(transfers.c.queue_id, transfers.c.state)
+    )
+    return [
+        LinkCount(
+            source_se=row.source_se,
+            dest_se=row.dest_se,
+            vo=row.vo,
+            activity=row.activity,
+            state=FileState(row.state),
+            n=row.n,
+        )
+        for row in found
+    ]

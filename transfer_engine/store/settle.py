@@ -1,0 +1,285 @@
+"""Apply changes: compare-and-set on (state, epoch), job counts, the next replica or hop, the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from transfer_engine.model import Applied, Change, QueueId, Shift
+from transfer_engine.states import JOB_TERMINAL, Event, FileState, JobState, JobType, roll_up, step
+from transfer_engine.store.books import Books
+from transfer_engine.store.rows import dump_failure
+from transfer_engine.store.tables import attempts, events, jobs, transfers
+
+DETAILS_REASON: Final = "One or more files failed. Please have a look at the details for more information"
+"""FTS's reason of a job that did not finish cleanly; clients show it."""
+
+_WRITE: Final = (
+    update(transfers)
+    .where(transfers.c.id == bindparam("file"))
+    .values(
+        {
+            name: bindparam(f"{name}_")
+            for name in (
+                "state",
+                "n_failed",
+                "retry_at",
+                "dest_owned",
+                "started_at",
+                "finished_at",
+                "failure",
+                "mode",
+                "seen_bytes",
+                "seen_checksum",
+                "evidence",
+                "transfer_s",
+            )
+        }
+    )
+)
+_COUNT: Final = (
+    update(jobs)
+    .where(jobs.c.ref == bindparam("ref_"))
+    .values(
+        n_finished=jobs.c.n_finished + bindparam("finished_"),
+        n_failed=jobs.c.n_failed + bindparam("failed_"),
+        n_canceled=jobs.c.n_canceled + bindparam("canceled_"),
+    )
+)
+_CURRENT: Final = select(
+    transfers.c.id,
+    transfers.c.state,
+    transfers.c.epoch,
+    transfers.c.n_failed,
+    transfers.c.started_at,
+    transfers.c.failure,
+    jobs.c.job_id,
+    transfers.c.owner,
+).select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref))
+
+_JOB_ROW: Final = select(
+    jobs.c.ref,
+    jobs.c.job_id,
+    jobs.c.job_type,
+    jobs.c.state,
+    jobs.c.n_files,
+    jobs.c.n_finished,
+    jobs.c.n_failed,
+    jobs.c.n_canceled,
+)
+
+
+@dataclass(slots=True)
+class JobDelta:
+    """How many files of one job ended, and on which queue the last one finished."""
+
+    finished: int = 0
+    failed: int = 0
+    canceled: int = 0
+    queue_id: int | None = None
+
+
+@dataclass(slots=True)
+class _Work:
+    """Everything that one transaction writes, gathered for few statements."""
+
+    writes: list[dict[str, Any]] = field(default_factory=list)
+    failed_attempts: list[dict[str, Any]] = field(default_factory=list)
+    news: list[dict[str, Any]] = field(default_factory=list)
+    deltas: dict[int, JobDelta] = field(default_factory=dict)
+    results: list[Applied] = field(default_factory=list)
+
+
+class ApplyChanges:
+    """The operation `apply`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(self, connection: Connection, batch: Sequence[Change]) -> list[Applied]:
+        """Apply each change that still holds; the others are dropped and told so."""
+        rows = connection.execute(_CURRENT.where(transfers.c.id.in_([change.file_id for change in batch])))
+        current: dict[int, Any] = {row.id: row for row in rows}
+        work = _Work()
+        spent: set[int] = set()
+        for change in batch:
+            row = current.get(change.file_id)
+            if row is None or change.file_id in spent or row.epoch != change.epoch or row.state not in change.expect:
+                work.results.append(Applied(won=False))
+                continue
+            spent.add(change.file_id)
+            work.results.append(self._one(connection, change, row, work))
+        self._write(connection, work)
+        ended = settle_jobs(connection, self._books, work.deltas, at=batch[0].at, news=work.news)
+        if work.news:
+            connection.execute(insert(events), work.news)
+        if ended:
+            return [
+                applied if change.job_ref not in ended or not applied.won else _with_job_ended(applied)
+                for applied, change in zip(work.results, batch, strict=True)
+            ]
+        return work.results
+
+    def _one(self, connection: Connection, change: Change, row: Any, work: _Work) -> Applied:
+        after = step(FileState(row.state), change.event)
+        work.writes.append(_values(change, row, after))
+        work.news.append(
+            {
+                "at": change.at,
+                "kind": "transfer",
+                "job_id": row.job_id,
+                "file_id": change.file_id,
+                "state": after.value,
+                "reason": change.failure.reason if change.failure else None,
+            }
+        )
+        if change.failure is not None and change.event in {Event.RETRY, Event.FAIL}:
+            work.failed_attempts.append(
+                {
+                    "file_id": change.file_id,
+                    "epoch": change.epoch,
+                    "at": change.at,
+                    "reason": change.failure.reason,
+                    "owner": row.owner,
+                }
+            )
+        shifts: list[Shift] = []
+        if after is FileState.SUBMITTED and change.retry_at is None:
+            shifts.append(Shift(self._books.queue(connection, change.queue_id), change.priority, 1))
+        closes = after in {FileState.FINISHED, FileState.FAILED}
+        if change.activate_next:
+            shifts += self._activate(connection, change, work)
+            # A replica that failed leaves its file open for the next one; a hop that finished is done.
+            closes = closes and after is FileState.FINISHED
+        if closes:
+            delta = work.deltas.setdefault(change.job_ref, JobDelta())
+            delta.finished += after is FileState.FINISHED
+            delta.failed += after is FileState.FAILED
+            delta.queue_id = change.queue_id
+        return Applied(won=True, shifts=tuple(shifts), state=after)
+
+    def _activate(self, connection: Connection, change: Change, work: _Work) -> list[Shift]:
+        next_id = change.file_id + 1
+        row = connection.execute(
+            select(transfers.c.queue_id, transfers.c.priority, transfers.c.state, jobs.c.job_id)
+            .select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref))
+            .where(transfers.c.id == next_id, transfers.c.job_ref == change.job_ref)
+        ).one()
+        after = step(FileState(row.state), Event.ACTIVATE)
+        connection.execute(update(transfers).where(transfers.c.id == next_id).values(state=after.value))
+        work.news.append(
+            {
+                "at": change.at,
+                "kind": "transfer",
+                "job_id": row.job_id,
+                "file_id": next_id,
+                "state": after.value,
+                "reason": None,
+            }
+        )
+        return [Shift(self._books.queue(connection, row.queue_id), row.priority, 1)]
+
+    @staticmethod
+    def _write(connection: Connection, work: _Work) -> None:
+        if work.writes:
+            work.writes.sort(key=lambda values: values["file"])
+            connection.execute(_WRITE, work.writes)
+        if work.failed_attempts:
+            connection.execute(insert(attempts), work.failed_attempts)
+
+
+def _with_job_ended(applied: Applied) -> Applied:
+    return Applied(won=True, shifts=applied.shifts, state=applied.state, job_ended=True)
+
+
+def _values(change: Change, row: Any, after: FileState) -> dict[str, Any]:
+    done = change.done
+    over = after in {FileState.FINISHED, FileState.FAILED, FileState.CANCELED}
+    checksum = done.evidence.checksum if done else None
+    return {
+        "file": change.file_id,
+        "state_": after.value,
+        "n_failed_": row.n_failed + change.charge,
+        "retry_at_": change.retry_at,
+        "dest_owned_": int(change.dest_owned),
+        "started_at_": change.started_at if change.started_at is not None else row.started_at,
+        "finished_at_": change.at if over else None,
+        "failure_": _failure_text(change, row),
+        "mode_": done.mode if done else None,
+        "seen_bytes_": done.evidence.size_bytes if done else None,
+        "seen_checksum_": str(checksum) if checksum else None,
+        "evidence_": _evidence_text(change),
+        "transfer_s_": done.transfer_s if done else None,
+    }
+
+
+def _failure_text(change: Change, row: Any) -> str | None:
+    if change.done is not None:
+        return None
+    if change.failure is not None:
+        return dump_failure(change.failure)
+    return None if row.failure is None else str(row.failure)
+
+
+def _evidence_text(change: Change) -> str | None:
+    if change.done is None:
+        return None
+    evidence = change.done.evidence
+    return f"adopted {evidence.method}" if evidence.adopted else evidence.method
+
+
+def settle_jobs(
+    connection: Connection, books: Books, deltas: dict[int, JobDelta], *, at: float, news: list[dict[str, Any]]
+) -> set[int]:
+    """Add up what ended and set the state of the jobs it concerns; the refs of the jobs that are over now."""
+    if not deltas:
+        return set()
+    connection.execute(
+        _COUNT,
+        [
+            {"ref_": ref, "finished_": d.finished, "failed_": d.failed, "canceled_": d.canceled}
+            for ref, d in deltas.items()
+        ],
+    )
+    ended: set[int] = set()
+    for row in connection.execute(_JOB_ROW.where(jobs.c.ref.in_(list(deltas)))).all():
+        state = _job_state(row)
+        if state.value == row.state:
+            continue
+        values: dict[str, Any] = {"state": state.value}
+        if state in JOB_TERMINAL:
+            ended.add(row.ref)
+            values["finished_at"] = at
+            values["reason"] = None if state is JobState.FINISHED else DETAILS_REASON
+            queue_id = deltas[row.ref].queue_id
+            if row.job_type == JobType.REPLICAS and state is JobState.FINISHED and queue_id is not None:
+                # FTS shows the storage that delivered as the source of a job with replicas.
+                values["source_se"] = books.queue(connection, QueueId(queue_id)).source_se
+        connection.execute(update(jobs).where(jobs.c.ref == row.ref).values(values))
+        news.append(
+            {
+                "at": at,
+                "kind": "job",
+                "job_id": row.job_id,
+                "file_id": None,
+                "state": state.value,
+                "reason": values.get("reason"),
+            }
+        )
+    return ended
+
+
+def _job_state(row: Any) -> JobState:
+    if row.state in JOB_TERMINAL:
+        return JobState(row.state)
+    return roll_up(
+        JobType(row.job_type),
+        n_files=row.n_files,
+        n_finished=row.n_finished,
+        n_failed=row.n_failed,
+        n_canceled=row.n_canceled,
+        begun=row.state != JobState.SUBMITTED,
+    )

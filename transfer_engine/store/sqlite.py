@@ -1,0 +1,307 @@
+"""The embedded store: SQLite, one writing connection with group commit, readers beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import os
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar, cast
+
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from transfer_engine.errors import Invalid, NotFound, StoreLocked, StoreUnavailable
+from transfer_engine.model import (
+    Applied,
+    Assignment,
+    AttemptView,
+    Change,
+    Claim,
+    FileId,
+    FileView,
+    JobId,
+    JobView,
+    PlannedJob,
+    Shift,
+    StoredEvent,
+)
+from transfer_engine.store import queries, schema
+from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount
+from transfer_engine.store.books import Books
+from transfer_engine.store.cancel import CancelJobs, CancelRequest, Expire, LoadBacklog, Promote, SetPriority
+from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
+from transfer_engine.store.insert import Insert
+from transfer_engine.store.settle import ApplyChanges
+from transfer_engine.store.tables import engines, events
+from transfer_engine.store.writer import Writer
+
+T = TypeVar("T")
+
+READERS: Final = 2
+"""Connections that answer queries; the machine has few cores and the queries are short."""
+
+
+def database_path(url: str) -> Path | None:
+    """The file of a `sqlite://` URL, None for one in memory; Invalid for any other URL."""
+    if url in {"sqlite://", "sqlite:///:memory:"}:
+        return None
+    if not url.startswith("sqlite:///") or len(url) <= len("sqlite:///"):
+        raise Invalid(f"{url!r} is not a database this version opens, expected sqlite:///path", field="database")
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def _pragmas(connection: Any, *, writes: bool) -> None:
+    # The driver must not open transactions by itself: BEGIN IMMEDIATE takes the lock at the start.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "secure_delete = OFF",
+        "cache_size = -65536" if writes else "cache_size = -8192",
+        "temp_store = MEMORY",
+        "wal_autocheckpoint = 4000" if writes else "query_only = ON",
+        "busy_timeout = 5000",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _engine(path: Path | None, *, writes: bool) -> Engine:
+    if path is None:
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        engine = create_engine(
+            f"sqlite:///{path}",
+            poolclass=StaticPool if writes else QueuePool,
+            connect_args={"check_same_thread": False},
+        )
+    event.listen(engine, "connect", lambda connection, _record: _pragmas(connection, writes=writes))
+    event.listen(
+        engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    )
+    return engine
+
+
+class SqliteStore:
+    """`Store` and `Reader` on one SQLite database. See `transfer_engine.store.api` for the contract."""
+
+    def __init__(self, url: str, *, incarnation: str, now: Callable[[], float], inline: bool = False) -> None:
+        """Args: url: `sqlite:///path` or `sqlite://`. inline: no threads, for virtual time (in memory only)."""
+        self._path = database_path(url)
+        self._inline = inline
+        self._now = now
+        self._books = Books(incarnation)
+        self._writer = Writer(self._connect, inline=inline)
+        self._lock: IO[str] | None = None
+        self._read_engine: Engine | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._insert = self._guarded(Insert(self._books))
+        self._claim = self._guarded(ClaimTransfers(self._books))
+        self._take_over = self._guarded(TakeOver(self._books))
+        self._apply = self._guarded(ApplyChanges(self._books))
+        cancel = CancelJobs(self._books)
+        self._cancel = self._guarded(cancel)
+        self._expire = self._guarded(Expire(cancel))
+        self._priority = self._guarded(SetPriority(self._books))
+        self._promote = self._guarded(Promote(self._books))
+        self._backlog = self._guarded(LoadBacklog(self._books))
+
+    def _guarded(self, operation: Callable[[Connection, Sequence[Any]], Sequence[Any]]) -> Any:
+        """The operation, followed by `forget` when it raises: caches never outlive a rollback."""
+
+        def guarded(connection: Connection, batch: Sequence[Any]) -> Sequence[Any]:
+            try:
+                return operation(connection, batch)
+            except BaseException:
+                self._books.forget()
+                raise
+
+        guarded.__name__ = type(operation).__name__
+        return guarded
+
+    # Life cycle
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        self._take_lock()
+        try:
+            await self._writer.start()
+        except (SQLAlchemyError, OSError) as error:
+            self._drop_lock()
+            msg = f"the database cannot be opened: {getattr(error, 'orig', error)}"
+            raise StoreUnavailable(msg) from error
+        except BaseException:
+            self._drop_lock()
+            raise
+        if self._path is not None:
+            self._read_engine = _engine(self._path, writes=False)
+            self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._writer.stop()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+        if self._read_engine is not None:
+            self._read_engine.dispose()
+        self._drop_lock()
+
+    def _take_lock(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._lock = self._path.with_name(self._path.name + ".lock").open("a+")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._drop_lock()
+            msg = f"another engine is running on {self._path}; a SQLite database serves one engine at a time"
+            raise StoreLocked(msg) from error
+        except OSError as error:
+            msg = f"the database {self._path} cannot be opened: {error.strerror}"
+            raise StoreUnavailable(msg) from error
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
+
+    def _drop_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _connect(self) -> Connection:
+        connection = _engine(self._path, writes=True).connect()
+        with connection.begin():
+            schema.upgrade(connection)
+            connection.execute(
+                insert(engines).values(
+                    incarnation=self._books.incarnation, host=socket.gethostname(), started_at=self._now()
+                )
+            )
+        return connection
+
+    # Writes
+
+    async def insert(self, job: PlannedJob) -> Inserted:
+        """See `Store.insert`."""
+        return cast("Inserted", await self._writer.submit(self._insert, job))
+
+    async def claim(self, claims: Sequence[Claim], now: float) -> list[Assignment]:
+        """See `Store.claim`."""
+        return cast("list[Assignment]", await self._writer.submit(self._claim, (claims, now)))
+
+    async def mark_copying(self, file_id: FileId, epoch: int) -> bool:
+        """See `Store.mark_copying`."""
+        return cast("bool", await self._writer.submit(mark_copying, (file_id, epoch)))
+
+    async def apply(self, change: Change) -> Applied:
+        """See `Store.apply`."""
+        return cast("Applied", await self._writer.submit(self._apply, change))
+
+    async def cancel(self, job_id: JobId, now: float, file_ids: Sequence[FileId] | None = None) -> Canceled:
+        """See `Store.cancel`."""
+        return cast("Canceled", await self._writer.submit(self._cancel, CancelRequest(job_id, now, file_ids)))
+
+    async def set_priority(self, job_id: JobId, priority: int) -> tuple[Shift, ...]:
+        """See `Store.set_priority`."""
+        return cast("tuple[Shift, ...]", await self._writer.submit(self._priority, (job_id, priority)))
+
+    async def promote(self, now: float, limit: int) -> Backlog:
+        """See `Store.promote`."""
+        return cast("Backlog", await self._writer.submit(self._promote, (now, limit)))
+
+    async def expire(self, now: float, limit: int) -> tuple[list[Canceled], float | None]:
+        """See `Store.expire`."""
+        return cast("tuple[list[Canceled], float | None]", await self._writer.submit(self._expire, (now, limit)))
+
+    async def take_over(self, now: float, limit: int) -> list[Assignment]:
+        """See `Store.take_over`."""
+        return cast("list[Assignment]", await self._writer.submit(self._take_over, (now, limit)))
+
+    async def backlog(self) -> Backlog:
+        """See `Store.backlog`."""
+        return cast("Backlog", await self._writer.submit(self._backlog, None))
+
+    async def prune_events(self, keep: int) -> None:
+        """See `Store.prune_events`."""
+        await self._writer.submit(_prune, keep)
+
+    # Queries
+
+    async def _read(self, query: Callable[..., T], *args: Any) -> T:
+        if self._pool is None or self._read_engine is None:
+            return cast("T", await self._writer.submit(_query, functools.partial(query, *args)))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._read_blocking, query, args)
+
+    def _read_blocking(self, query: Callable[..., T], args: tuple[Any, ...]) -> T:
+        engine = cast("Engine", self._read_engine)
+        try:
+            with engine.connect() as connection:
+                return query(connection, *args)
+        except DBAPIError as error:
+            msg = f"the database cannot be read: {error.orig}"
+            raise StoreUnavailable(msg) from error
+
+    async def job(self, job_id: JobId) -> JobView:
+        """See `Reader.job`."""
+        return await self._read(queries.job, job_id)
+
+    async def jobs(self, where: JobFilter) -> list[JobView]:
+        """See `Reader.jobs`."""
+        return await self._read(queries.job_list, where)
+
+    async def files(self, job_id: JobId) -> list[FileView]:
+        """See `Reader.files`."""
+        return await self._read(queries.files, job_id)
+
+    async def file(self, file_id: FileId) -> FileView:
+        """See `Reader.file`."""
+        return await self._read(queries.file, file_id)
+
+    async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
+        """See `Reader.attempts`."""
+        return await self._read(queries.failed_attempts, job_id, file_id)
+
+    async def events(self, after: int, limit: int, job_id: JobId | None = None) -> list[StoredEvent]:
+        """See `Reader.events`."""
+        return await self._read(queries.event_list, after, limit, job_id)
+
+    async def last_event(self) -> int:
+        """See `Reader.last_event`."""
+        return await self._read(queries.last_event)
+
+    async def counts(self) -> list[LinkCount]:
+        """See `Reader.counts`."""
+        return await self._read(queries.counts)
+
+
+def _query(connection: Connection, batch: Sequence[Callable[[Connection], Any]]) -> list[Any]:
+    """Queries of a store in memory, which has one connection only."""
+    results: list[Any] = []
+    for query in batch:
+        try:
+            results.append(query(connection))
+        except NotFound as error:
+            results.append(error)
+    return results
+
+
+def _prune(connection: Connection, batch: Sequence[int]) -> list[None]:
+    newest = connection.execute(select(events.c.seq).order_by(events.c.seq.desc()).limit(1)).scalar()
+    if newest is not None:
+        connection.execute(delete(events).where(events.c.seq <= newest - min(batch)))
+    return [None] * len(batch)
+
+
+def integrity(connection: Connection) -> str:
+    """SQLite's own check of the file: `ok`, or what is wrong."""
+    with contextlib.closing(connection.execute(text("PRAGMA quick_check(1)"))) as result:
+        return str(result.scalar())

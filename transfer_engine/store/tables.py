@@ -1,0 +1,176 @@
+"""The schema, once for every database.
+
+`transfers` is the queue. Three partial indexes carry the hot path: what can be claimed, in claim
+order; what waits for a retry, by time; which destinations are driven now (unique: two attempts never
+share one). Rows of finished transfers are in none of them, so their number costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from transfer_engine.states import DRIVEN, FileState, JobState
+
+metadata: Final = MetaData()
+
+_INT = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite's row id is spelled INTEGER."""
+
+
+def _one_of(column: str, values: type[FileState] | type[JobState]) -> str:
+    return f"{column} IN ({', '.join(repr(str(v)) for v in values)})"
+
+
+DRIVEN_SQL: Final = "state IN ({})".format(", ".join(repr(str(s)) for s in sorted(DRIVEN)))
+READY_SQL: Final = "state = 'SUBMITTED' AND retry_at IS NULL"
+DELAYED_SQL: Final = "state = 'SUBMITTED' AND retry_at IS NOT NULL"
+OPEN_JOB_SQL: Final = "finished_at IS NULL"
+
+counters: Final = Table(
+    "counters",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("next", _INT, nullable=False),
+)
+"""Next numbers of jobs, transfers and queues: a number is never given twice, even after rows are gone."""
+
+engines: Final = Table(
+    "engines",
+    metadata,
+    Column("incarnation", String(36), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("started_at", Float, nullable=False),
+)
+
+queues: Final = Table(
+    "queues",
+    metadata,
+    Column("id", _INT, primary_key=True, autoincrement=False),
+    Column("source_se", Text, nullable=False),
+    Column("dest_se", Text, nullable=False),
+    Column("vo", Text, nullable=False),
+    Column("activity", Text, nullable=False),
+    UniqueConstraint("source_se", "dest_se", "vo", "activity"),
+)
+
+jobs: Final = Table(
+    "jobs",
+    metadata,
+    Column("ref", _INT, primary_key=True, autoincrement=False),
+    Column("job_id", String(36), nullable=False, unique=True),
+    Column("job_type", String(1), nullable=False),
+    Column("state", String(16), CheckConstraint(_one_of("state", JobState), name="job_state"), nullable=False),
+    Column("vo", Text, nullable=False),
+    Column("user_dn", Text, nullable=False),
+    Column("cred_id", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("source_se", Text),
+    Column("dest_se", Text),
+    Column("submitted_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Column("deadline_at", Float),
+    Column("reason", Text),
+    Column("options", Text, nullable=False),
+    Column("params", Text),
+    Column("metadata", Text),
+    Column("fingerprint", String(32), nullable=False),
+    Column("cancel_requested", SmallInteger, nullable=False, server_default="0"),
+    Column("n_files", Integer, nullable=False),
+    Column("n_finished", Integer, nullable=False, server_default="0"),
+    Column("n_failed", Integer, nullable=False, server_default="0"),
+    Column("n_canceled", Integer, nullable=False, server_default="0"),
+)
+_open = text(OPEN_JOB_SQL)
+Index("jobs_open", jobs.c.submitted_at, sqlite_where=_open, postgresql_where=_open)
+_due = text("deadline_at IS NOT NULL AND finished_at IS NULL")
+Index("jobs_deadline", jobs.c.deadline_at, sqlite_where=_due, postgresql_where=_due)
+Index("jobs_submitted", jobs.c.submitted_at)
+
+transfers: Final = Table(
+    "transfers",
+    metadata,
+    Column("id", _INT, primary_key=True, autoincrement=False),
+    Column("job_ref", _INT, ForeignKey("jobs.ref"), nullable=False),
+    Column("file_index", Integer, nullable=False),
+    Column("follows", SmallInteger, nullable=False),
+    Column("state", String(16), CheckConstraint(_one_of("state", FileState), name="file_state"), nullable=False),
+    Column("epoch", Integer, nullable=False, server_default="0"),
+    Column("queue_id", _INT, ForeignKey("queues.id"), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("source_url", Text, nullable=False),
+    Column("dest_url", Text, nullable=False),
+    Column("dest_key", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger),
+    Column("checksum", Text),
+    Column("metadata", Text),
+    Column("scitag", Integer),
+    Column("selection_strategy", Text, nullable=False),
+    Column("n_failed", Integer, nullable=False, server_default="0"),
+    Column("retry_at", Float),
+    Column("copying", SmallInteger, nullable=False, server_default="0"),
+    Column("dest_owned", SmallInteger, nullable=False, server_default="0"),
+    Column("owner", String(36)),
+    Column("claimed_at", Float),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("failure", Text),
+    Column("mode", String(8)),
+    Column("seen_bytes", BigInteger),
+    Column("seen_checksum", Text),
+    Column("evidence", Text),
+    Column("transfer_s", Float),
+)
+_ready, _delayed, _driven = text(READY_SQL), text(DELAYED_SQL), text(DRIVEN_SQL)
+Index(
+    "transfers_ready",
+    transfers.c.queue_id,
+    transfers.c.priority,
+    transfers.c.id,
+    sqlite_where=_ready,
+    postgresql_where=_ready,
+)
+Index("transfers_delayed", transfers.c.retry_at, sqlite_where=_delayed, postgresql_where=_delayed)
+Index("transfers_driven", transfers.c.dest_key, unique=True, sqlite_where=_driven, postgresql_where=_driven)
+Index("transfers_job", transfers.c.job_ref)
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    Column("file_id", _INT, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("owner", String(36)),
+)
+"""Attempts that did not finish their transfer; the successful one is in the transfer's own row."""
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("seq", _INT, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("job_id", String(36), nullable=False),
+    Column("file_id", BigInteger),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    sqlite_autoincrement=True,
+)
+"""The outbox: written in the transaction of the change that it reports."""

@@ -1,0 +1,89 @@
+"""URLs as the engine needs them: is it one, which endpoint, is it the same place.
+
+The engine keeps URLs exactly as they were submitted (Rucio compares them byte for byte) and looks
+at them only here. One parser serves the check and the key, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import xxhash
+
+from transfer_engine.errors import Invalid
+
+URL_MAX: Final = 4096
+"""Longest URL, in characters."""
+
+SAME_SCHEME: Final = {"dav": "http", "davs": "https"}
+"""Spelling → the scheme that it means on the wire."""
+_DEFAULT_PORT: Final = {"http": "80", "https": "443"}
+
+_URL: Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^/?#@:\[\]\\\s]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?"
+)
+_SLASHES: Final = re.compile("/+")
+_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+class Parts(NamedTuple):
+    """One URL, taken apart; scheme and host in lower case."""
+
+    scheme: str
+    host: str
+    port: str | None
+    path: str
+    query: str
+
+    @property
+    def endpoint(self) -> str:
+        """FTS's key of a storage: `scheme://host`, no port."""
+        return f"{self.scheme}://{self.host}"
+
+
+def parse(url: str, field: str) -> Parts:
+    """Take a storage URL apart; Invalid names `field` and says what was expected."""
+    if len(url) > URL_MAX:
+        raise Invalid(f"URL is longer than {URL_MAX} characters", field=field)
+    if _FORBIDDEN.search(url):
+        raise Invalid("URL holds a blank, a control character or a backslash; percent-encode it", field=field)
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise Invalid(_why_not(url), field=field)
+    path = match["path"] or ""
+    if path.strip("/") == "":
+        raise Invalid(f"Missing path ({url})", field=field)
+    if any(part in {".", ".."} for part in path.split("/")):
+        raise Invalid(f"path must not hold '.' or '..' ({url})", field=field)
+    if match["port"] is not None and not 0 < int(match["port"]) <= 65535:  # noqa: PLR2004 - TCP's range
+        raise Invalid(f"port must be 1 to 65535 ({url})", field=field)
+    return Parts(match["scheme"].lower(), match["host"].lower(), match["port"], path, match["query"] or "")
+
+
+def _why_not(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return f"Missing scheme ({url[:200]}), expected scheme://host/path"
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        return "URL must not hold a user or password"
+    if not authority.partition(":")[0]:
+        return f"Missing host ({url[:200]})"
+    if "#" in rest:
+        return f"URL must not hold a fragment ({url[:200]})"
+    return f"not a URL of the form scheme://host[:port]/path ({url[:200]})"
+
+
+def same_place(parts: Parts) -> str:
+    """One spelling for every URL of the same file: `dav` is `http`, default ports and doubled slashes go."""
+    scheme = SAME_SCHEME.get(parts.scheme, parts.scheme)
+    port = "" if parts.port in {None, _DEFAULT_PORT.get(scheme)} else f":{parts.port}"
+    return f"{scheme}://{parts.host}{port}/{_SLASHES.sub('/', parts.path).lstrip('/')}"
+
+
+def destination_key(parts: Parts) -> int:
+    """A signed 64-bit number that is equal for URLs of the same file; two files share one by chance 1 in 2⁶⁴."""
+    return xxhash.xxh3_64_intdigest(same_place(parts).encode()) - (1 << 63)
