@@ -153,6 +153,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._rules: list[Rule] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._change = asyncio.Condition()
         self.seen: list[Seen] = []
 
     @property
@@ -184,6 +185,16 @@ class FaultProxy:
         """How many requests of a method came."""
         return sum(seen.method == method for seen in self.seen)
 
+    async def arrived(self, method: str, n_times: int = 1) -> None:
+        """Wait until so many requests of a method have come."""
+        async with self._change:
+            await self._change.wait_for(lambda: self.count(method) >= n_times)
+
+    async def idle(self) -> None:
+        """Wait until no connection is left."""
+        async with self._change:
+            await self._change.wait_for(lambda: not self._connections)
+
     async def __aenter__(self) -> Self:
         # Clients of `localhost` try ::1 or 127.0.0.1 first; nobody listens at the other, they fall back.
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_MAX, ssl=self._tls)
@@ -208,8 +219,13 @@ class FaultProxy:
             # A cancelled handler would be reported by asyncio's stream server; the proxy is closing.
             pass
         finally:
+            writer.close()
             self._connections.discard(task)
-            writer.transport.abort() if writer.is_closing() else writer.close()
+            await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._change:
+            self._change.notify_all()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -218,6 +234,7 @@ class FaultProxy:
         rule = next((rule for rule in self._rules if rule.strikes(method, path, self._rng)), None)
         fault = rule.fault if rule else None
         self.seen.append(Seen(method, path, fault, {name.lower(): value for name, value in headers}))
+        await self._notify()
         if isinstance(fault, Reset):
             raise _Stop
         if isinstance(fault, Hang):
