@@ -155,6 +155,9 @@ class Reader(Protocol):
     async def jobs(self, where: JobFilter) -> list[JobView]:
         """Jobs, newest first."""
 
+    async def jobs_by_id(self, job_ids: Sequence[JobId], *, files: bool) -> dict[JobId, tuple[JobView, list[FileView]]]:
+        """Those of the jobs that exist; with `files` each with its transfers in the order submitted, read at once."""
+
     async def files(self, job_id: JobId) -> list[FileView]:
         """The transfers of a job in the order submitted. Raises: NotFound."""
 

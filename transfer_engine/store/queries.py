@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
@@ -13,6 +14,9 @@ from transfer_engine.states import FileState
 from transfer_engine.store import rows
 from transfer_engine.store.api import JobFilter, LinkCount
 from transfer_engine.store.tables import attempts, events, jobs, queues, transfers
+
+_IDS_PER_QUERY: Final = 500
+"""Well below the number of variables that any SQLite allows in one statement."""
 
 _FILES: Final[Select[Any]] = select(
     transfers,
@@ -32,6 +36,24 @@ def job(connection: Connection, job_id: JobId) -> JobView:
         msg = f"job {job_id} does not exist"
         raise NotFound(msg)
     return rows.job_view(row)
+
+
+def jobs_by_id(
+    connection: Connection, job_ids: Sequence[JobId], *, with_files: bool
+) -> dict[JobId, tuple[JobView, list[FileView]]]:
+    """Those of the jobs that exist, each with its transfers in the order submitted."""
+    found: dict[JobId, tuple[JobView, list[FileView]]] = {}
+    for start in range(0, len(job_ids), _IDS_PER_QUERY):
+        part = job_ids[start : start + _IDS_PER_QUERY]
+        refs = []
+        for row in connection.execute(select(jobs).where(jobs.c.job_id.in_(part))):
+            found[JobId(row.job_id)] = rows.job_view(row), []
+            refs.append(row.ref)
+        if with_files and refs:
+            query = _FILES.where(transfers.c.job_ref.in_(refs)).order_by(transfers.c.id)
+            for row in connection.execute(query):
+                found[JobId(row.job_id)][1].append(rows.file_view(row))
+    return found
 
 
 def job_list(connection: Connection, where: JobFilter) -> list[JobView]:

@@ -258,6 +258,10 @@ class SqliteStore:
         """See `Reader.jobs`."""
         return await self._read(queries.job_list, where)
 
+    async def jobs_by_id(self, job_ids: Sequence[JobId], *, files: bool) -> dict[JobId, tuple[JobView, list[FileView]]]:
+        """See `Reader.jobs_by_id`."""
+        return await self._read(functools.partial(queries.jobs_by_id, with_files=files), job_ids)
+
     async def files(self, job_id: JobId) -> list[FileView]:
         """See `Reader.files`."""
         return await self._read(queries.files, job_id)
