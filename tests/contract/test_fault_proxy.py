@@ -141,3 +141,19 @@ async def test_a_delay_passes_the_request_on(storages):
         began = asyncio.get_running_loop().time()
         assert (await ask("GET", f"{proxy.url}/delay.bin"))[1] == b"late"
         assert asyncio.get_running_loop().time() - began >= 0.05
+
+
+async def test_a_stalled_copy_goes_on_when_released(storages):
+    source, destination = storages["xrootd-a"], storages["xrootd-b"]
+    source.put("release.bin", DATA)
+    async with FaultProxy(source.url) as proxy:
+        proxy.add(Stall(after_bytes=1000), methods={"GET"}, times=1)
+        async with asyncio.TaskGroup() as group:
+            copy = group.create_task(
+                ask("COPY", f"{destination.url}/release.bin", headers={"Source": f"{proxy.url}/release.bin"})
+            )
+            await proxy.stalled()
+            assert not copy.done()
+            proxy.release()
+    assert copy.result()[1].splitlines()[-1].startswith(b"success")
+    assert destination.read("release.bin") == DATA

@@ -12,91 +12,57 @@ away, its connection to the storage is closed too; that is how a cancelled COPY 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.storages.breakage import (
+    Answer,
+    Busy,
+    Corrupt,
+    Cut,
+    Delay,
+    Fault,
+    Hang,
+    Loop,
+    LoseAnswer,
+    Reset,
+    Stall,
+)
+from tests.storages.relay import (
+    Flow,
+    Gate,
+    Stop,
+    answer_with,
+    drain_upload,
+    format_head,
+    parse_head,
+    pump,
+    relay_answer,
+)
+
+__all__ = [
+    "Answer",
+    "Busy",
+    "Corrupt",
+    "Cut",
+    "Delay",
+    "Fault",
+    "FaultProxy",
+    "Hang",
+    "Loop",
+    "LoseAnswer",
+    "Reset",
+    "Rule",
+    "Seen",
+    "Stall",
+]
+
 HEAD_MAX = 64 * 1024
-BLOCK = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Close both connections after so many bytes of the body (of a PUT's upload, else of the answer)."""
-
-    after_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """Stop relaying the body after so many bytes and keep the connection."""
-
-    after_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Corrupt:
-    """Flip every bit of the body's byte at `offset`."""
-
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Do not ask the storage, answer this; `Busy` is the usual one."""
-
-    status: int
-    reason: str = "Injected"
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b"injected fault\n"
-
-
-def Busy(retry_after_s: int | None = None, status: int = 503) -> Answer:  # noqa: N802 - reads like the other faults
-    """An overloaded storage, with `Retry-After` when given."""
-    after = () if retry_after_s is None else (("Retry-After", str(retry_after_s)),)
-    return Answer(status, "Busy", after)
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """Wait before anything is relayed."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hang:
-    """Take the request and never answer, without asking the storage."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """Redirect to the very same URL."""
-
-    status: int = 307
-
-
-@dataclass(frozen=True, slots=True)
-class LoseAnswer:
-    """Let the storage do everything, then close without a word of its answer.
-
-    `keep_head` relays status line and headers first.
-    """
-
-    keep_head: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """Close the connection instead of answering, without asking the storage."""
-
-
-Fault = Cut | Stall | Corrupt | Answer | Delay | Hang | Loop | LoseAnswer | Reset
 
 
 @dataclass(slots=True)
@@ -135,10 +101,6 @@ class Seen:
     """Names in lower case."""
 
 
-class _Stop(Exception):
-    """End this connection now."""
-
-
 class FaultProxy:
     """Relays to the plain-http storage at `upstream`, doing what the rules say.
 
@@ -153,6 +115,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._rules: list[Rule] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self.gate = Gate()
         self._change = asyncio.Condition()
         self.seen: list[Seen] = []
 
@@ -185,6 +148,14 @@ class FaultProxy:
         """How many requests of a method came."""
         return sum(seen.method == method for seen in self.seen)
 
+    async def stalled(self) -> None:
+        """Wait until a `Stall` has stopped a body."""
+        await self.gate.reached.wait()
+
+    def release(self) -> None:
+        """Let stalled bodies go on, now and from now on."""
+        self.gate.open()
+
     async def arrived(self, method: str, n_times: int = 1) -> None:
         """Wait until so many requests of a method have come."""
         async with self._change:
@@ -215,7 +186,7 @@ class FaultProxy:
         self._connections.add(task)
         try:
             await self._request(reader, writer)
-        except (OSError, EOFError, ssl.SSLError, asyncio.LimitOverrunError, _Stop, asyncio.CancelledError):
+        except (OSError, EOFError, ssl.SSLError, asyncio.LimitOverrunError, Stop, asyncio.CancelledError):
             # A cancelled handler would be reported by asyncio's stream server; the proxy is closing.
             pass
         finally:
@@ -229,24 +200,24 @@ class FaultProxy:
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        line, headers = _parse(head)
+        line, headers = parse_head(head)
         method, path, _ = line.split(" ", 2)
         rule = next((rule for rule in self._rules if rule.strikes(method, path, self._rng)), None)
         fault = rule.fault if rule else None
         self.seen.append(Seen(method, path, fault, {name.lower(): value for name, value in headers}))
         await self._notify()
         if isinstance(fault, Reset):
-            raise _Stop
+            raise Stop
         if isinstance(fault, Hang):
             await reader.read()
-            raise _Stop
+            raise Stop
         if isinstance(fault, Delay):
             await asyncio.sleep(fault.seconds)
         if isinstance(fault, Loop):
             fault = Answer(fault.status, "Loop", (("Location", f"{self.url}{path}"),), b"")
         if isinstance(fault, Answer):
-            await _answer(writer, fault, with_body=method != "HEAD")
-            await _drain_upload(reader)
+            await answer_with(writer, fault, with_body=method != "HEAD")
+            await drain_upload(reader)
             return
         await self._relay(reader, writer, (line, headers), fault)
 
@@ -261,10 +232,12 @@ class FaultProxy:
         up_reader, up_writer = await asyncio.open_connection(self._host, self._port, limit=HEAD_MAX)
         upload = line.startswith("PUT ")
         try:
-            up_writer.write(_head(line, headers, host=f"{self._host}:{self._port}"))
+            up_writer.write(format_head(line, headers, host=f"{self._host}:{self._port}"))
             await up_writer.drain()
-            sending = asyncio.create_task(_pump(reader, up_writer, _mangler(fault if upload else None)))
-            answering = asyncio.create_task(_answer_from(up_reader, writer, None if upload else fault, fault))
+            sending = asyncio.create_task(pump(reader, up_writer, Flow(fault if upload else None, self.gate)))
+            answering = asyncio.create_task(
+                relay_answer(up_reader, writer, fault, Flow(None if upload else fault, self.gate))
+            )
             try:
                 # The client's end of file means that it went away: it keeps its side open otherwise.
                 done, _ = await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
@@ -276,98 +249,3 @@ class FaultProxy:
                 await asyncio.gather(sending, answering, return_exceptions=True)
         finally:
             up_writer.close()
-
-
-async def _answer_from(
-    up_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_body: Fault | None, fault: Fault | None
-) -> None:
-    """Relay the storage's answer: interim heads as they are, the final one with `Connection: close`."""
-    while True:
-        line, headers = _parse((await up_reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
-        if line.split(" ")[1].startswith("1"):
-            writer.write(_head(line, headers))
-            continue
-        break
-    lose = isinstance(fault, LoseAnswer)
-    if not lose or (isinstance(fault, LoseAnswer) and fault.keep_head):
-        writer.write(_head(line, [h for h in headers if h[0].lower() != "keep-alive"], close=True))
-        await writer.drain()
-    if lose:
-        await _swallow(up_reader, {name.lower(): value for name, value in headers})
-        raise _Stop
-    await _pump(up_reader, writer, _mangler(on_body))
-
-
-async def _swallow(reader: asyncio.StreamReader, headers: dict[str, str]) -> None:
-    """Read a body to its end. XRootD 5 keeps its connection open after a COPY, whatever it was asked."""
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-            await reader.readexactly(size + 2)
-    elif "content-length" in headers:
-        await reader.readexactly(int(headers["content-length"]))
-    else:
-        await reader.read()
-
-
-Mangler = Callable[[bytes], tuple[bytes, Fault | None]]
-
-
-def _mangler(fault: Fault | None) -> Mangler:
-    """A function block → (what to send of it, the fault that ends the flow after it)."""
-    position = 0
-
-    def mangle(block: bytes) -> tuple[bytes, Fault | None]:
-        nonlocal position
-        start, position = position, position + len(block)
-        if isinstance(fault, Corrupt) and start <= fault.offset < position:
-            at = fault.offset - start
-            return block[:at] + bytes([block[at] ^ 0xFF]) + block[at + 1 :], None
-        if isinstance(fault, Cut | Stall) and position >= fault.after_bytes:
-            return block[: fault.after_bytes - start], fault
-        return block, None
-
-    return mangle
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mangle: Mangler) -> None:
-    while block := await reader.read(BLOCK):
-        out, end = mangle(block)
-        writer.write(out)
-        await writer.drain()
-        if isinstance(end, Cut):
-            raise _Stop
-        if isinstance(end, Stall):
-            await asyncio.Event().wait()
-
-
-async def _answer(writer: asyncio.StreamWriter, answer: Answer, *, with_body: bool) -> None:
-    headers = [*answer.headers, ("Content-Length", str(len(answer.body)))]
-    writer.write(_head(f"HTTP/1.1 {answer.status} {answer.reason}", headers, close=True))
-    if with_body:
-        writer.write(answer.body)
-    await writer.drain()
-
-
-async def _drain_upload(reader: asyncio.StreamReader) -> None:
-    """Take what the client still sends, for a moment: closing on unread data would reset its connection."""
-    with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(0.5):
-            while await reader.read(BLOCK):
-                pass
-
-
-def _parse(head: str) -> tuple[str, list[tuple[str, str]]]:
-    line, *rest = head.rstrip("\r\n").split("\r\n")
-    pairs = [row.partition(":") for row in rest]
-    return line, [(name, value.strip()) for name, _, value in pairs]
-
-
-def _head(line: str, headers: list[tuple[str, str]], *, host: str | None = None, close: bool = False) -> bytes:
-    """A message head; with `host` (a request) or `close` (an answer) it asks for closing."""
-    drop = {"host", "connection"} if host else {"connection"} if close else set()
-    rows = [line, *(f"{name}: {value}" for name, value in headers if name.lower() not in drop)]
-    if host:
-        rows.append(f"Host: {host}")
-    if host or close:
-        rows.append("Connection: close")
-    return ("\r\n".join(rows) + "\r\n\r\n").encode("latin-1")
