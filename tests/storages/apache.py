@@ -15,6 +15,7 @@ MODULES = (
     "authz_core",
     "dir",
     "mime",
+    "autoindex",
     "socache_shmcb",
     "ssl",
     "dav",
@@ -42,6 +43,7 @@ DocumentRoot {folder}/data
 <Directory {folder}/data>
   Dav On
   Require all granted
+  Options Indexes
   AllowOverride None
   DirectoryIndex disabled
 </Directory>
