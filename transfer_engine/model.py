@@ -278,6 +278,8 @@ class Failed:
     clean: bool
     """The destination holds nothing of this attempt."""
     started_at: float
+    charge: bool = True
+    """False: the engine's own death ended it, which is not the transfer's fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,6 +345,7 @@ class Applied:
     """False: state or epoch had moved on and nothing was changed."""
     shifts: tuple[Shift, ...] = ()
     state: FileState | None = None
+    """The state now; None when the epoch is no longer the change's."""
     job_ended: bool = False
 
 

@@ -113,7 +113,9 @@ def step(state: FileState, event: Event) -> FileState:
     return after
 
 
-def roll_up(job_type: JobType, *, n_files: int, n_finished: int, n_failed: int, n_canceled: int, begun: bool) -> JobState:
+def roll_up(
+    job_type: JobType, *, n_files: int, n_finished: int, n_failed: int, n_canceled: int, begun: bool
+) -> JobState:
     """The state of a job from the counts of its files.
 
     A file is one `file_index`: the replicas of one file count once. A multi-hop job ends with its

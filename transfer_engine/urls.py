@@ -50,17 +50,26 @@ def parse(url: str, field: str) -> Parts:
         raise Invalid(f"URL is longer than {URL_MAX} characters", field=field)
     if _FORBIDDEN.search(url):
         raise Invalid("URL holds a blank, a control character or a backslash; percent-encode it", field=field)
+    if url[:8].lower() == "file:///":
+        return _checked(Parts("file", "localhost", None, url[7:], ""), url, field)
     match = _URL.fullmatch(url)
     if match is None:
         raise Invalid(_why_not(url), field=field)
-    path = match["path"] or ""
-    if path.strip("/") == "":
-        raise Invalid(f"Missing path ({url})", field=field)
-    if any(part in {".", ".."} for part in path.split("/")):
-        raise Invalid(f"path must not hold '.' or '..' ({url})", field=field)
     if match["port"] is not None and not 0 < int(match["port"]) <= 65535:  # noqa: PLR2004 - TCP's range
         raise Invalid(f"port must be 1 to 65535 ({url})", field=field)
-    return Parts(match["scheme"].lower(), match["host"].lower(), match["port"], path, match["query"] or "")
+    parts = Parts(
+        match["scheme"].lower(), match["host"].lower(), match["port"], match["path"] or "", match["query"] or ""
+    )
+    return _checked(parts, url, field)
+
+
+def _checked(parts: Parts, url: str, field: str) -> Parts:
+    path = parts.path
+    if path.strip("/") == "":
+        raise Invalid(f"Missing path ({url})", field=field)
+    if "/." in path and any(part in {".", ".."} for part in path.split("/")):
+        raise Invalid(f"path must not hold '.' or '..' ({url})", field=field)
+    return parts
 
 
 def _why_not(url: str) -> str:

@@ -27,21 +27,9 @@ from transfer_engine.model import (
 from transfer_engine.states import FileState, JobState, JobType
 
 
-def dump_json(value: object) -> str | None:
-    """Compact JSON text; None for None."""
-    return None if value is None else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
 def load_json(text: str | None) -> Any:
     """The value of JSON text; None for None."""
     return None if text is None else json.loads(text)
-
-
-def dump_options(options: JobOptions) -> str:
-    """Only what differs from the defaults, so that most jobs share one short text."""
-    plain = JobOptions()
-    changed = {k: v for k, v in asdict(options).items() if v != getattr(plain, k)}
-    return json.dumps(changed, separators=(",", ":"), sort_keys=True)
 
 
 @lru_cache(maxsize=4096)

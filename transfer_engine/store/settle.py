@@ -108,7 +108,8 @@ class ApplyChanges:
         for change in batch:
             row = current.get(change.file_id)
             if row is None or change.file_id in spent or row.epoch != change.epoch or row.state not in change.expect:
-                work.results.append(Applied(won=False))
+                held = row is not None and row.epoch == change.epoch and change.file_id not in spent
+                work.results.append(Applied(won=False, state=FileState(row.state) if held and row else None))
                 continue
             spent.add(change.file_id)
             work.results.append(self._one(connection, change, row, work))
@@ -169,7 +170,12 @@ class ApplyChanges:
             .where(transfers.c.id == next_id, transfers.c.job_ref == change.job_ref)
         ).one()
         after = step(FileState(row.state), Event.ACTIVATE)
-        connection.execute(update(transfers).where(transfers.c.id == next_id).values(state=after.value))
+        # What this attempt left behind lies where the next replica is to go.
+        connection.execute(
+            update(transfers)
+            .where(transfers.c.id == next_id)
+            .values(state=after.value, dest_owned=int(change.dest_owned))
+        )
         work.news.append(
             {
                 "at": change.at,

@@ -1,0 +1,417 @@
+"""One attempt: look at both ends, have the storages copy, look at the destination again.
+
+`run` returns an Outcome and lets nothing but cancellation escape. It deletes at the destination only
+what this attempt made, or what the user asked to overwrite, and it announces the copy durably before
+the first byte can be written: whoever finds the transfer after a crash knows whether to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from protocols import streaming
+from protocols.api import ANONYMOUS, Adapter, CopyRequest, Credential, Marker, Mode, Stat, Timeouts
+from protocols.checksum import Checksum
+from protocols.errors import (
+    AlreadyExists,
+    ChecksumMismatch,
+    CopyFailed,
+    Missing,
+    ParentMissing,
+    Phase,
+    Refused,
+    Scope,
+    SizeMismatch,
+    SourceCorrupt,
+    TransferError,
+    Unsupported,
+)
+from transfer_engine.clock import Clock
+from transfer_engine.config import TransferSettings
+from transfer_engine.model import Assignment, Done, Evidence, Failed, Failure, Outcome, Unknown, Verify
+
+TIMEOUT_MARGIN_S: Final = 1.0
+
+
+class Adapters(Protocol):
+    """Which adapter speaks to a URL."""
+
+    def adapter_for(self, url: str) -> Adapter:
+        """The adapter; Unsupported when there is none."""
+
+
+Credentials = Callable[[str], Credential]
+"""The credential to show to the storage of a URL."""
+
+Announce = Callable[[], Awaitable[bool]]
+"""Record durably that the destination may be written from now on; False: the claim is lost."""
+
+
+class ClaimLostError(Exception):
+    """Another engine owns the transfer now: nothing more may be done for it."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a running attempt shows of itself; written by the attempt, read by anybody."""
+
+    phase: str = "starting"
+    mode: Mode | None = None
+    bytes_done: int = 0
+    size_bytes: int | None = None
+    copying: bool = False
+    """The copy was announced: the destination may have been written."""
+
+    def marker(self, marker: Marker) -> None:
+        """Take in one report."""
+        self.bytes_done = marker.bytes_done
+
+
+@dataclass(slots=True, kw_only=True)
+class Expected:
+    """What the destination must look like."""
+
+    size_bytes: int | None
+    checksum: Checksum | None
+    algorithm: str | None
+    """What to ask the destination for; None: its size is enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every attempt of an engine works with."""
+
+    adapters: Adapters
+    credentials: Credentials
+    settings: TransferSettings
+    clock: Clock
+    streams: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
+    """Bounds the copies whose bytes go through this process."""
+
+    def timeouts(self, total_s: float | None = None) -> Timeouts:
+        """The configured deadlines."""
+        s = self.settings
+        return Timeouts(
+            connect_s=s.connect_s,
+            request_s=s.request_s,
+            digest_s=s.digest_s,
+            first_response_s=s.first_response_s,
+            silence_s=s.silence_s,
+            stall_s=s.stall_s,
+            total_s=total_s,
+        )
+
+
+class Attempt:
+    """One try of one transfer."""
+
+    def __init__(self, order: Assignment, tools: Tools, announce: Announce, progress: Progress) -> None:
+        self._order = order
+        self._tools = tools
+        self._announce = announce
+        self._progress = progress
+        self._source = tools.adapters.adapter_for(order.source_url)
+        self._destination = tools.adapters.adapter_for(order.dest_url)
+        self._source_credential = tools.credentials(order.source_url)
+        self._dest_credential = tools.credentials(order.dest_url)
+        self._timeouts = tools.timeouts(order.options.timeout_s)
+        self._started_at = tools.clock.now()
+
+    async def run(self) -> Outcome:
+        """Make the attempt. Raises: ClaimLostError: the epoch is somebody else's now."""
+        try:
+            expected = await self._look_at_source()
+            found = await self._prepare_destination(expected)
+        except TransferError as error:
+            return Failed(failure=Failure.of(error), clean=not self._order.dest_owned, started_at=self._started_at)
+        if found is not None:
+            return self._done(found, 0.0, adopted=True)
+        self._progress.size_bytes = expected.size_bytes
+        if not await self._announce():
+            raise ClaimLostError
+        self._progress.copying = True
+        return await self._copy_and_verify(expected)
+
+    # Before the copy
+
+    async def _look_at_source(self) -> Expected:
+        self._progress.phase = "source"
+        order = self._order
+        algorithm = order.checksum.algorithm if order.checksum else self._tools.settings.checksum
+        verify = order.options.verify
+        needs_source_sum = verify in {Verify.SOURCE, Verify.BOTH} or (verify is Verify.TARGET and not order.checksum)
+        try:
+            stat = await self._source.stat(
+                order.source_url,
+                credential=self._source_credential,
+                digest=algorithm if needs_source_sum else None,
+                timeouts=self._timeouts,
+            )
+            self._check_source(stat, algorithm)
+        except TransferError as error:
+            raise error.at(Scope.SOURCE, Phase.PREPARATION) from None
+        checksum = order.checksum or stat.checksums.get(algorithm)
+        at_destination = verify in {Verify.TARGET, Verify.BOTH} and checksum is not None
+        size = stat.size_bytes if stat.size_bytes is not None else order.size_bytes
+        return Expected(
+            size_bytes=size,
+            checksum=checksum if at_destination else None,
+            algorithm=algorithm if at_destination else None,
+        )
+
+    def _check_source(self, stat: Stat, algorithm: str) -> None:
+        order = self._order
+        if stat.is_directory:
+            raise Refused("source is a directory, not a file")
+        if order.size_bytes is not None and stat.size_bytes is not None and order.size_bytes != stat.size_bytes:
+            raise SizeMismatch(f"source has {stat.size_bytes} bytes, the submission says {order.size_bytes}")
+        verify = order.options.verify
+        if verify not in {Verify.SOURCE, Verify.BOTH}:
+            return
+        seen = stat.checksums.get(algorithm)
+        if seen is None and self._tools.settings.require_checksum:
+            raise ChecksumMismatch(f"source offers no {algorithm.upper()} checksum, and one is required")
+        if seen is not None and order.checksum is not None and seen != order.checksum:
+            raise SourceCorrupt(
+                f"Source and user-defined {algorithm.upper()} checksum do not match "
+                f"({seen.value} != {order.checksum.value})"
+            )
+
+    async def _prepare_destination(self, expected: Expected) -> Evidence | None:
+        """Make sure that nothing is in the way; evidence when a complete file of ours is there already."""
+        self._progress.phase = "destination"
+        order = self._order
+        try:
+            try:
+                stat = await self._stat_destination(expected.algorithm if order.dest_owned else None)
+            except Missing:
+                return None
+            if stat.is_directory:
+                raise Refused("destination is a directory")
+            if order.dest_owned and self._is_complete(stat, expected):
+                return evidence_of(stat, expected, adopted=True)
+            if not (order.options.overwrite or order.dest_owned):
+                raise AlreadyExists("Destination file exists and overwrite is not enabled")
+            await self._delete_destination()
+        except TransferError as error:
+            raise error.at(Scope.DESTINATION, Phase.PREPARATION) from None
+        return None
+
+    @staticmethod
+    def _is_complete(stat: Stat, expected: Expected) -> bool:
+        """What an earlier attempt left is taken over only when its checksum proves it."""
+        if expected.checksum is None or expected.checksum.algorithm not in stat.checksums:
+            return False
+        return mismatch(stat, expected, required=True) is None
+
+    # The copy
+
+    async def _copy_and_verify(self, expected: Expected) -> Outcome:
+        began = asyncio.get_running_loop().time()
+        try:
+            await self._copy(expected)
+        except TransferError as error:
+            return await self._after_failed_copy(error)
+        spent = asyncio.get_running_loop().time() - began
+        self._progress.phase = "verifying"
+        try:
+            stat = await self._stat_destination(expected.algorithm)
+        except Missing:
+            gone = CopyFailed("the storage reported success, but the destination does not exist")
+            return self._failed(gone.at(Scope.DESTINATION, Phase.FINALIZATION), clean=True)
+        except TransferError as error:
+            # The copy is said to be complete; whether it is will be seen when the storage answers again.
+            return self._unknown(error.at(Scope.DESTINATION, Phase.FINALIZATION))
+        wrong = mismatch(stat, expected, required=self._tools.settings.require_checksum)
+        if wrong is None:
+            return self._done(evidence_of(stat, expected), spent)
+        return self._failed(wrong, clean=await self.clean_up())
+
+    async def _copy(self, expected: Expected) -> None:
+        """Copy by the first mode that both ends can do."""
+        refusals: list[str] = []
+        last: Unsupported | None = None
+        for mode in self._modes():
+            self._progress.phase, self._progress.mode = "copying", mode
+            self._progress.bytes_done = 0
+            try:
+                await self._copy_by(mode, expected)
+            except Unsupported as error:
+                refusals.append(f"{mode}: {error.message}")
+                last = error
+            else:
+                return
+        if last is not None and len(refusals) == 1:
+            raise last
+        text = "; ".join(refusals) or "no copy mode is allowed between these two storages"
+        raise Unsupported(text, hint="allow another mode, or configure what the endpoints can do")
+
+    def _modes(self) -> list[Mode]:
+        order = self._order
+        wanted = order.options.modes or _hinted(order.source_url) or self._tools.settings.modes
+        if self._source is not self._destination:
+            return [Mode.STREAM] if Mode.STREAM in wanted or not order.options.modes else []
+        can = {
+            Mode.PULL: self._destination.capabilities(order.dest_url).pull is not False,
+            Mode.PUSH: self._source.capabilities(order.source_url).push is not False,
+            Mode.STREAM: True,
+        }
+        return [mode for mode in map(Mode, wanted) if can[mode]]
+
+    async def _copy_by(self, mode: Mode, expected: Expected) -> None:
+        request = self._request(mode, expected)
+        if mode is Mode.STREAM:
+            await self._stream(request, expected)
+            return
+        active = self._destination if mode is Mode.PULL else self._source
+        if mode is Mode.PUSH:
+            await self._make_parents()
+        try:
+            await active.copy(request, self._progress.marker)
+        except ParentMissing:
+            await self._make_parents()
+            await active.copy(request, self._progress.marker)
+
+    async def _stream(self, request: CopyRequest, expected: Expected) -> None:
+        async with self._tools.streams:
+            await self._make_parents()
+            streamed = await streaming.stream_copy(
+                self._source,
+                self._destination,
+                request,
+                self._progress.marker,
+                digest=self._order.checksum.algorithm if self._order.checksum else self._tools.settings.checksum,
+            )
+        # Neither end may offer a checksum: what passed through here is then the only witness of the source.
+        if expected.size_bytes is None:
+            expected.size_bytes = streamed.end.bytes_done
+        if self._order.options.verify is Verify.NONE:
+            return
+        if expected.checksum is not None and streamed.checksum != expected.checksum:
+            raise ChecksumMismatch(
+                f"Source and streamed {expected.checksum.algorithm.upper()} checksum do not match "
+                f"({expected.checksum.value} != {streamed.checksum.value})"
+            )
+        if self._order.options.verify in {Verify.TARGET, Verify.BOTH}:
+            expected.checksum, expected.algorithm = streamed.checksum, streamed.checksum.algorithm
+
+    def _request(self, mode: Mode, expected: Expected) -> CopyRequest:
+        order = self._order
+        return CopyRequest(
+            source_url=order.source_url,
+            destination_url=order.dest_url,
+            mode=mode,
+            source_credential=self._source_credential,
+            destination_credential=self._dest_credential,
+            overwrite=order.options.overwrite,
+            size_bytes=expected.size_bytes,
+            checksum=expected.checksum,
+            n_streams=order.options.n_streams,
+            client_info=f"job-id={order.job_id};file-id={order.file_id};retry={order.n_failed}",
+            scitag=order.scitag,
+            timeouts=self._timeouts,
+        )
+
+    # After the copy
+
+    async def _after_failed_copy(self, error: TransferError) -> Outcome:
+        if error.unsettled:
+            return self._unknown(error)
+        if isinstance(error, AlreadyExists):
+            # Somebody else's file came in between: it is not ours to remove.
+            return self._failed(error, clean=True)
+        return self._failed(error, clean=await self.clean_up())
+
+    async def clean_up(self) -> bool:
+        """Remove what this attempt wrote; True when the destination was seen without it."""
+        self._progress.phase = "cleaning"
+        try:
+            async with asyncio.timeout(self._tools.settings.cleanup_s):
+                await self._delete_destination()
+        except (TransferError, TimeoutError):
+            return False
+        return True
+
+    async def _delete_destination(self) -> None:
+        await self._destination.delete(self._order.dest_url, credential=self._dest_credential, timeouts=self._timeouts)
+
+    async def _make_parents(self) -> None:
+        try:
+            await self._destination.make_parents(
+                self._order.dest_url, credential=self._dest_credential, timeouts=self._timeouts
+            )
+        except TransferError as error:
+            raise error.at(Scope.DESTINATION, Phase.PREPARATION) from None
+
+    async def _stat_destination(self, digest: str | None) -> Stat:
+        return await self._destination.stat(
+            self._order.dest_url, credential=self._dest_credential, digest=digest, timeouts=self._timeouts
+        )
+
+    def _done(self, evidence: Evidence, transfer_s: float, *, adopted: bool = False) -> Done:
+        return Done(
+            evidence=evidence,
+            mode="" if adopted or self._progress.mode is None else self._progress.mode.value,
+            bytes_moved=0 if adopted else evidence.size_bytes,
+            transfer_s=transfer_s,
+            started_at=self._started_at,
+        )
+
+    def _failed(self, error: TransferError, *, clean: bool) -> Failed:
+        return Failed(failure=Failure.of(error), clean=clean, started_at=self._started_at)
+
+    def _unknown(self, error: TransferError) -> Unknown:
+        return Unknown(failure=Failure.of(error), started_at=self._started_at)
+
+
+def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError | None:
+    """What is wrong with a destination, or None when it is as expected.
+
+    Args: required: a checksum that was asked for but is not offered counts as wrong.
+    """
+    if stat.size_bytes is None or (expected.size_bytes is not None and stat.size_bytes != expected.size_bytes):
+        wrong: TransferError = SizeMismatch(
+            f"Source and destination file size mismatch ({expected.size_bytes} != {stat.size_bytes})"
+        )
+        return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
+    if expected.checksum is None:
+        return None
+    seen = stat.checksums.get(expected.checksum.algorithm)
+    name = expected.checksum.algorithm.upper()
+    if seen is None:
+        if not required:
+            return None
+        wrong = ChecksumMismatch(f"destination offers no {name} checksum, and one is required")
+        return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
+    if seen == expected.checksum:
+        return None
+    wrong = ChecksumMismatch(
+        f"Source and destination {name} checksum do not match ({expected.checksum.value} != {seen.value})"
+    )
+    return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
+
+
+def evidence_of(stat: Stat, expected: Expected, *, adopted: bool = False) -> Evidence:
+    """What was seen of a destination that `mismatch` found nothing wrong with."""
+    seen = stat.checksums.get(expected.checksum.algorithm) if expected.checksum else None
+    assert stat.size_bytes is not None, "mismatch() lets no unknown size pass"
+    method = "size+checksum" if seen is not None else "size"
+    return Evidence(size_bytes=stat.size_bytes, checksum=seen, method=method, adopted=adopted)
+
+
+def _hinted(url: str) -> tuple[str, ...] | None:
+    """gfal2's `?copy_mode=push|pull` in a source URL, which Rucio writes to pin a mode."""
+    _, _, query = url.partition("?")
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "copy_mode" and value in {"pull", "push"}:
+            return (value,)
+    return None
+
+
+def anonymous(_url: str) -> Credential:
+    """No credential for anybody."""
+    return ANONYMOUS

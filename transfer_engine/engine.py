@@ -1,0 +1,331 @@
+"""The engine as its users see it: submit, wait, follow, cancel. Life cycle and the write API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self
+
+from transfer_engine import submission
+from transfer_engine.attempt import Tools
+from transfer_engine.board import LinkTally
+from transfer_engine.clock import Deps
+from transfer_engine.dispatcher import Dispatcher, Rules
+from transfer_engine.errors import EngineError, Invalid
+from transfer_engine.model import (
+    PRIORITY_DEFAULT,
+    PRIORITY_MAX,
+    PRIORITY_MIN,
+    FileId,
+    FileView,
+    JobId,
+    JobOptions,
+    JobRequest,
+    JobView,
+    Link,
+    StoredEvent,
+    Transfer,
+)
+from transfer_engine.states import JOB_TERMINAL
+from transfer_engine.store.api import Canceled, Reader, Store
+
+log = logging.getLogger(__name__)
+
+EVENTS_BLOCK: Final = 500
+"""Events read from the store at a time."""
+
+
+class Closable(Protocol):
+    """Something to close when the engine ends."""
+
+    async def aclose(self) -> None:
+        """Close it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A transfer that is being driven now."""
+
+    file_id: FileId
+    job_id: JobId
+    link: Link
+    phase: str
+    mode: str | None
+    bytes_done: int
+    size_bytes: int | None
+    since_s: float
+    """Seconds since its claim."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatus:
+    """One link, now and since the engine started."""
+
+    source_se: str
+    dest_se: str
+    ready: int
+    active: int
+    finished: int
+    failed: int
+    retried: int
+    bytes_done: int
+
+
+class Engine:
+    """Moves files. Open it with `async with`; everything it started ends with the block."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reader: Reader,
+        tools: Tools,
+        rules: Rules,
+        deps: Deps,
+        schemes: Collection[str],
+        closing: Sequence[Closable] = (),
+        grace_s: float = 0.0,
+    ) -> None:
+        """Use `TransferEngine` of the package's top level; this one takes its parts."""
+        self.reader = reader
+        self._store = store
+        self._deps = deps
+        self._schemes = frozenset(schemes)
+        self._closing = tuple(closing)
+        self._grace_s = grace_s
+        self._dispatcher = Dispatcher(store=store, tools=tools, rules=rules, deps=deps, on_commit=self._committed)
+        self._loop_task: asyncio.Task[None] | None = None
+        self._waiters: dict[JobId, set[asyncio.Future[None]]] = {}
+        self._news: set[asyncio.Event] = set()
+
+    # Life cycle
+
+    async def __aenter__(self) -> Self:
+        """Open the store and start. Raises: StoreLocked, StoreUnavailable."""
+        await self._store.open()
+        self._loop_task = asyncio.get_running_loop().create_task(self._dispatcher.run(), name="dispatcher")
+        self._loop_task.add_done_callback(self._dispatcher_ended)
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """Start nothing more, let transfers run for the grace time, then leave the rest for the next start."""
+        await self.close()
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Stop. What runs after `grace_s` is interrupted; its outcome is looked for at the next start."""
+        task, self._loop_task = self._loop_task, None
+        if task is None:
+            return
+        self._dispatcher.stop_claiming()
+        await self._wait_for_driven(self._grace_s if grace_s is None else grace_s)
+        self._dispatcher.interrupt()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await self._store.close()
+        for closable in self._closing:
+            await closable.aclose()
+        for waiters in self._waiters.values():
+            for future in waiters:
+                future.cancel()
+
+    async def _wait_for_driven(self, grace_s: float) -> None:
+        tasks = [driven.task for driven in self._dispatcher.driven.values() if driven.task is not None]
+        if tasks and grace_s > 0:
+            await asyncio.wait(tasks, timeout=grace_s)
+
+    def _dispatcher_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is None:
+            return
+        log.critical("dispatcher ended", exc_info=task.exception())
+        for waiters in self._waiters.values():
+            for future in waiters:
+                if not future.done():
+                    future.set_exception(EngineError("the engine has stopped after an internal error"))
+
+    def why_not_ready(self) -> str | None:
+        """None when transfers are being accepted and started; else the reason in words."""
+        if self._loop_task is None:
+            return "the engine is not open"
+        if self._loop_task.done():
+            return "the engine has stopped after an internal error"
+        return None if self._dispatcher.ready else "the engine is taking over what an earlier one left"
+
+    @property
+    def ready(self) -> bool:
+        """Whether transfers are being accepted and started."""
+        return self.why_not_ready() is None
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        """URL schemes that can be submitted."""
+        return self._schemes
+
+    # Writes
+
+    async def submit(
+        self,
+        transfers: JobRequest | Transfer | Sequence[Transfer],
+        *,
+        options: JobOptions | None = None,
+        vo: str = "local",
+        priority: int = PRIORITY_DEFAULT,
+        metadata: Any = None,
+        key: str | None = None,
+    ) -> JobId:
+        """Accept one job; when this returns, it is on disk and will be carried out.
+
+        Args:
+            transfers: what to move, or a whole `JobRequest` (the other arguments are then not used).
+            priority: 1 (last) to 5 (first) among the transfers of the same activity.
+            key: idempotency key: submitting the same content under the same key again is the same job.
+
+        Raises:
+            Invalid: names the field and what was expected; nothing was stored.
+            Conflict: the key or id was used for something else.
+            StoreUnavailable: nothing was stored; the same call may be repeated.
+        """
+        if isinstance(transfers, JobRequest):
+            request = transfers
+        else:
+            several = (transfers,) if isinstance(transfers, Transfer) else tuple(transfers)
+            request = JobRequest(
+                transfers=several,
+                options=options or JobOptions(),
+                vo=vo,
+                priority=priority,
+                metadata=metadata,
+                key=key,
+            )
+        planned = submission.plan(
+            request, now=self._deps.clock.now(), new_id=self._deps.new_id(), schemes=self._schemes
+        )
+        inserted = await self._store.insert(planned)
+        self._dispatcher.submitted(inserted.shifts, planned.deadline_at if inserted.new else None)
+        self._committed(None)
+        return inserted.job_id
+
+    async def cancel(self, job_id: JobId, file_ids: Sequence[FileId] | None = None) -> Canceled:
+        """Cancel a job or some of its transfers; running copies are stopped and their remains removed.
+
+        A transfer that has ended already keeps its state: who commits first wins.
+
+        Raises: NotFound, StoreUnavailable.
+        """
+        canceled = await self._store.cancel(job_id, self._deps.clock.now(), file_ids)
+        self._dispatcher.canceled(canceled)
+        return canceled
+
+    async def set_priority(self, job_id: JobId, priority: int) -> None:
+        """Change the priority of what still waits in a job. Raises: Invalid, NotFound, StoreUnavailable."""
+        if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
+            raise Invalid(f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, got {priority}", field="priority")
+        self._dispatcher.absorb(await self._store.set_priority(job_id, priority))
+
+    # Reads
+
+    async def status(self, job_id: JobId) -> JobView:
+        """One job as it is now. Raises: NotFound, StoreUnavailable."""
+        return await self.reader.job(job_id)
+
+    async def job(self, job_id: JobId) -> JobView:
+        """The same as `status`."""
+        return await self.reader.job(job_id)
+
+    async def files(self, job_id: JobId) -> list[FileView]:
+        """The transfers of a job in the order submitted. Raises: NotFound, StoreUnavailable."""
+        return await self.reader.files(job_id)
+
+    async def wait(self, job_id: JobId, timeout_s: float | None = None) -> JobView:
+        """Wait until a job has ended.
+
+        Raises: TimeoutError: it goes on after `timeout_s` seconds. NotFound. EngineError: the engine stopped.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job_id, set()).add(future)
+        try:
+            job = await self.reader.job(job_id)
+            if job.state in JOB_TERMINAL:
+                return job
+            async with asyncio.timeout(timeout_s):
+                await future
+            return await self.reader.job(job_id)
+        finally:
+            waiters = self._waiters.get(job_id, set())
+            waiters.discard(future)
+            if not waiters:
+                self._waiters.pop(job_id, None)
+
+    async def events(self, after: int | None = None, job_id: JobId | None = None) -> AsyncIterator[StoredEvent]:
+        """Every state change in commit order, for ever; none is lost between two calls with a cursor.
+
+        Args:
+            after: `seq` of the last event that was dealt with; 0: from the oldest kept; None: from now on.
+            job_id: only the changes of one job; ends with the job's own terminal event.
+        """
+        cursor = await self.reader.last_event() if after is None else after
+        news = asyncio.Event()
+        self._news.add(news)
+        try:
+            while True:
+                news.clear()
+                block = await self.reader.events(cursor, EVENTS_BLOCK, job_id)
+                for event in block:
+                    cursor = event.seq
+                    yield event
+                    if job_id is not None and event.kind == "job" and event.state in JOB_TERMINAL:
+                        return
+                if len(block) < EVENTS_BLOCK:
+                    await news.wait()
+        finally:
+            self._news.discard(news)
+
+    def running(self) -> list[Running]:
+        """The transfers that are being driven now."""
+        now = asyncio.get_running_loop().time()
+        return [
+            Running(
+                file_id=driven.order.file_id,
+                job_id=driven.order.job_id,
+                link=self._dispatcher.board.link(driven.order.queue),
+                phase=driven.progress.phase,
+                mode=driven.progress.mode.value if driven.progress.mode else None,
+                bytes_done=driven.progress.bytes_done,
+                size_bytes=driven.progress.size_bytes or driven.order.size_bytes,
+                since_s=now - driven.since,
+            )
+            for driven in self._dispatcher.driven.values()
+        ]
+
+    def links(self) -> list[LinkStatus]:
+        """Every link with work now or since the start."""
+        board = self._dispatcher.board
+        ready = board.ready_by_link()
+        every = sorted({*ready, *board.active.links, *board.tallies}, key=str)
+        found = []
+        for link in every:
+            tally = board.tallies.get(link, LinkTally())
+            found.append(
+                LinkStatus(
+                    source_se=link.source_se,
+                    dest_se=link.dest_se,
+                    ready=ready.get(link, 0),
+                    active=board.active.links.get(link, 0),
+                    finished=tally.finished,
+                    failed=tally.failed,
+                    retried=tally.retried,
+                    bytes_done=tally.bytes_done,
+                )
+            )
+        return found
+
+    def _committed(self, ended: JobId | None) -> None:
+        if ended is not None and ended in self._waiters:
+            for future in self._waiters[ended]:
+                if not future.done():
+                    future.set_result(None)
+        for news in self._news:
+            news.set()

@@ -1,0 +1,101 @@
+"""The JSON documents that clients send, as types that pydantic reads and OpenAPI shows.
+
+Types and bounds only; what goes beyond one value is checked by `submission`. Keys that are not
+here are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic.types import FailFast
+from typing_extensions import TypedDict
+
+YEARS_S: Final = 10 * 365 * 86400
+SID_MAX: Final = 255
+
+Urls = Annotated[list[str], FailFast()]
+Flag = bool | None
+Text = Annotated[str, Field(max_length=255)] | None
+Seconds = Annotated[int, Field(le=YEARS_S)] | None
+
+
+@with_config(ConfigDict(title="File"))
+class FileDocument(TypedDict, total=False):
+    """One file of a submission."""
+
+    sources: Urls | None
+    destinations: Urls | None
+    metadata: Any
+    filesize: Annotated[int, Field(ge=0, lt=1 << 62)] | None
+    checksum: Text
+    activity: Text
+    selection_strategy: Text
+    scitag: Any
+    staging_metadata: dict[str, Any] | None
+    archive_metadata: dict[str, Any] | None
+    source_tokens: Urls | None
+    destination_tokens: Urls | None
+
+
+@with_config(ConfigDict(title="Parameters"))
+class ParamsDocument(TypedDict, total=False):
+    """What holds for all files of a submission."""
+
+    verify_checksum: bool | str | None
+    reuse: Flag
+    multihop: Flag
+    bring_online: Seconds
+    copy_pin_lifetime: Seconds
+    archive_timeout: Seconds
+    overwrite: Flag
+    overwrite_on_retry: Flag
+    overwrite_when_only_on_disk: Flag
+    overwrite_hop: Flag
+    dst_file_report: Flag
+    retry: Annotated[int, Field(le=1000)] | None
+    retry_delay: Seconds
+    priority: int | None
+    max_time_in_queue: Any
+    timeout: Seconds
+    nostreams: Annotated[int, Field(le=256)] | None
+    buffer_size: Annotated[int, Field(le=1 << 40)] | None
+    strict_copy: Flag
+    disable_cleanup: Flag
+    ipv4: Flag
+    ipv6: Flag
+    s3alternate: Flag
+    job_metadata: Any
+    source_spacetoken: Text
+    destination_spacetoken: Text
+    id_generator: Text
+    sid: Annotated[str, Field(max_length=SID_MAX)] | None
+    unmanaged_tokens: Flag
+
+
+@with_config(ConfigDict(title="Submission"))
+class SubmissionDocument(TypedDict, total=False):
+    """What `POST /jobs` takes."""
+
+    files: Annotated[list[FileDocument], FailFast()] | None
+    params: ParamsDocument | None
+    delete: Any
+
+
+@with_config(ConfigDict(title="PriorityParameters"))
+class PriorityDocument(TypedDict, total=False):
+    """What can be changed."""
+
+    priority: int | None
+
+
+@with_config(ConfigDict(title="Modification"))
+class ModificationDocument(TypedDict, total=False):
+    """What `POST /jobs/<ids>` takes."""
+
+    params: PriorityDocument | None
+
+
+SUBMISSION: Final = TypeAdapter(SubmissionDocument)
+MODIFICATION: Final = TypeAdapter(ModificationDocument)

@@ -1,0 +1,185 @@
+"""Request → job: everything is checked here, at the edge, before anything is stored. Pure."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from typing import Final
+
+import xxhash
+
+from protocols import checksum as checksums
+from transfer_engine import urls
+from transfer_engine.errors import Invalid
+from transfer_engine.model import (
+    PRIORITY_MAX,
+    PRIORITY_MIN,
+    JobId,
+    JobOptions,
+    JobRequest,
+    PlannedFile,
+    PlannedJob,
+    Transfer,
+)
+from transfer_engine.states import FileState, JobType
+
+FILES_MAX: Final = 100_000
+SOURCES_MAX: Final = 16
+TEXT_MAX: Final = 255
+SIZE_MAX: Final = 1 << 62
+KEY_NAMESPACE: Final = uuid.UUID("6d4f7f0c-5d5b-4d8e-9f43-0f6a6f1d2c11")
+"""Namespace of job ids that are made from idempotency keys."""
+
+
+def plan(request: JobRequest, *, now: float, new_id: str, schemes: Collection[str]) -> PlannedJob:
+    """Check a request and decide every row of the job.
+
+    Args: schemes: URL schemes that an adapter exists for.
+    Raises: Invalid: names the field and what was expected.
+    """
+    if not request.transfers:
+        raise Invalid("a job needs at least one transfer", field="files")
+    if len(request.transfers) > FILES_MAX:
+        raise Invalid(f"a job has at most {FILES_MAX} transfers, this one has {len(request.transfers)}", field="files")
+    if not PRIORITY_MIN <= request.priority <= PRIORITY_MAX:
+        raise Invalid(f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, got {request.priority}", field="priority")
+    _check_text(request.vo, "vo")
+    job_type = _job_type(request)
+    files: list[PlannedFile] = []
+    for index, transfer in enumerate(request.transfers):
+        files += _rows(transfer, index, job_type, schemes)
+    if job_type is JobType.MULTIHOP:
+        files = _chain(files)
+    options = dump_options(request.options)
+    metadata = None if request.metadata is None else _json(request.metadata, "metadata")
+    return PlannedJob(
+        job_id=_job_id(request, new_id),
+        job_type=job_type,
+        vo=request.vo,
+        user_dn=request.user_dn,
+        cred_id=request.cred_id,
+        priority=request.priority,
+        options=options,
+        params=_json(dict(request.params), "params") if request.params else None,
+        metadata=metadata,
+        submitted_at=now,
+        deadline_at=request.options.deadline_at,
+        fingerprint=_fingerprint(request, options, metadata) if request.key or request.job_id else "",
+        n_files=len(request.transfers),
+        files=files,
+        repeatable=request.key is not None,
+    )
+
+
+def dump_options(options: JobOptions) -> str:
+    """Only what differs from the defaults, so that most jobs share one short text."""
+    plain = JobOptions()
+    changed = {k: v for k, v in asdict(options).items() if v != getattr(plain, k)}
+    return json.dumps(changed, separators=(",", ":"), sort_keys=True)
+
+
+def _json(value: object, field: str) -> str:
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Invalid(f"is not JSON: {error}", field=field) from error
+
+
+def _job_id(request: JobRequest, new_id: str) -> JobId:
+    if request.job_id is not None:
+        return request.job_id
+    if request.key is not None:
+        return JobId(str(uuid.uuid5(KEY_NAMESPACE, f"{request.vo}/{request.key}")))
+    return JobId(new_id)
+
+
+def _fingerprint(request: JobRequest, options: str, metadata: str | None) -> str:
+    digest = xxhash.xxh3_128()
+    for transfer in request.transfers:
+        digest.update(repr(transfer).encode())
+    digest.update(f"{options}{metadata}{request.priority}{request.vo}".encode())
+    return digest.hexdigest()
+
+
+def _job_type(request: JobRequest) -> JobType:
+    several = any(len(transfer.sources) > 1 for transfer in request.transfers)
+    if request.job_type in {JobType.MULTIHOP, JobType.SESSION_REUSE} and several:
+        raise Invalid(
+            "Can not request multiple replica job together with multihop or session reuse at the same time",
+            field="files",
+        )
+    if request.job_type is not None:
+        return request.job_type
+    return JobType.REPLICAS if several else JobType.NORMAL
+
+
+def _check_text(text: str, field: str) -> None:
+    if not text or len(text) > TEXT_MAX or not text.isprintable():
+        raise Invalid(f"expected 1 to {TEXT_MAX} printable characters", field=field)
+
+
+def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection[str]) -> list[PlannedFile]:
+    where = f"files[{index}]"
+    if not transfer.sources:
+        raise Invalid("expected at least one source URL", field=f"{where}.sources")
+    if len(transfer.sources) > SOURCES_MAX:
+        raise Invalid(f"expected at most {SOURCES_MAX} sources", field=f"{where}.sources")
+    _check_text(transfer.activity, f"{where}.activity")
+    if transfer.size_bytes is not None and not 0 <= transfer.size_bytes <= SIZE_MAX:
+        raise Invalid(f"expected a length of 0 to 2^62 bytes, got {transfer.size_bytes}", field=f"{where}.filesize")
+    destination = _url(transfer.destination, f"{where}.destinations", schemes)
+    key = urls.destination_key(destination)
+    metadata = None if transfer.metadata is None else _json(transfer.metadata, f"{where}.metadata")
+    checksum = _checksum(transfer.checksum, where)
+    last = len(transfer.sources) - 1
+    waiting = job_type is JobType.MULTIHOP and index > 0
+    rows = []
+    for place, source_url in enumerate(transfer.sources):
+        source = _url(source_url, f"{where}.sources", schemes)
+        if source == destination or urls.same_place(source) == urls.same_place(destination):
+            raise Invalid(f"source and destination are the same file ({source_url})", field=where)
+        rows.append(
+            PlannedFile(
+                file_index=index,
+                source_url=source_url,
+                dest_url=transfer.destination,
+                dest_key=key,
+                source_se=source.endpoint,
+                dest_se=destination.endpoint,
+                activity=transfer.activity,
+                size_bytes=transfer.size_bytes,
+                checksum=checksum,
+                metadata=metadata,
+                scitag=transfer.scitag,
+                selection_strategy=transfer.selection_strategy,
+                state=FileState.NOT_USED if waiting or place else FileState.SUBMITTED,
+                follows=place < last,
+            )
+        )
+    return rows
+
+
+def _chain(files: Sequence[PlannedFile]) -> list[PlannedFile]:
+    """Each hop but the last is followed by the next one."""
+    return [replace(file, follows=place < len(files) - 1) for place, file in enumerate(files)]
+
+
+def _url(url: str, field: str, schemes: Collection[str]) -> urls.Parts:
+    parts = urls.parse(url, field)
+    if parts.scheme not in schemes:
+        raise Invalid(
+            f"no adapter for scheme {parts.scheme!r} ({url[:200]}), expected one of {', '.join(sorted(schemes))}",
+            field=field,
+        )
+    return parts
+
+
+def _checksum(text: str | None, where: str) -> str | None:
+    if text is None:
+        return None
+    try:
+        return str(checksums.parse(text))
+    except ValueError as error:
+        raise Invalid(str(error), field=f"{where}.checksum") from error

@@ -1,0 +1,161 @@
+"""Settings → a running engine: the one place that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from protocols import credentials
+from protocols.api import Adapter, Capabilities, Credential, Timeouts
+from protocols.http import HttpAdapter
+from protocols.registry import Registry
+from transfer_engine.attempt import Credentials, Tools
+from transfer_engine.clock import Deps
+from transfer_engine.config import Settings, TlsSettings, TransferSettings
+from transfer_engine.dispatcher import Rules
+from transfer_engine.engine import Engine
+from transfer_engine.errors import Invalid
+from transfer_engine.limits import LimitTable
+from transfer_engine.retry import RetryPolicy
+from transfer_engine.shares import ShareTable
+from transfer_engine.store.sqlite import SqliteStore
+
+TPC: Final = {
+    "full": Capabilities(pull=True, push=True),
+    "pull": Capabilities(pull=True, push=False),
+    "push": Capabilities(pull=False, push=True),
+    "none": Capabilities(pull=False, push=False),
+}
+
+
+class TransferEngine(Engine):
+    """An engine on embedded defaults: SQLite in memory or in a file, HTTP storages, the user's own credentials."""
+
+    def __init__(
+        self,
+        database: str | None = None,
+        *,
+        settings: Settings | None = None,
+        adapters: Sequence[Adapter] | None = None,
+        deps: Deps | None = None,
+        inline: bool = False,
+    ) -> None:
+        """Nothing is opened before `async with`.
+
+        Args:
+            database: path of a SQLite file, `sqlite:///path`, or `sqlite://` for one in memory; None: as in settings.
+            settings: None: the environment's (`TRANSFER_ENGINE_…`) and defaults.
+            adapters: who speaks to storages; None: HTTP/WebDAV.
+            deps: clock, chance and ids; None: the real ones.
+            inline: no threads: for an event loop with virtual time.
+
+        Raises: Invalid: a setting is out of range, or the database is of a kind that cannot be opened.
+        """
+        settings = settings or Settings()
+        deps = deps or Deps()
+        store = SqliteStore(
+            database_url(database or settings.database), incarnation=deps.new_id(), now=deps.clock.now, inline=inline
+        )
+        registry = Registry(adapters if adapters is not None else [http_adapter(settings)])
+        tools = Tools(
+            adapters=registry,
+            credentials=credential_source(settings.tls),
+            settings=settings.transfer,
+            clock=deps.clock,
+            streams=asyncio.Semaphore(settings.limits.streamed),
+        )
+        rules = Rules(
+            limits=LimitTable.of(settings.limits),
+            shares=ShareTable.of(settings.shares),
+            retry=RetryPolicy(settings.retry),
+            events_keep=settings.events.keep,
+        )
+        super().__init__(
+            store=store,
+            reader=store,
+            tools=tools,
+            rules=rules,
+            deps=deps,
+            schemes=registry.schemes,
+            closing=[registry],
+            grace_s=settings.service.grace_s if database or settings.database != "sqlite://" else 0.0,
+        )
+
+
+def database_url(database: str) -> str:
+    """A path is a SQLite file; a URL stays as it is."""
+    return database if "://" in database else f"sqlite:///{Path(database)}"
+
+
+def http_adapter(settings: Settings) -> HttpAdapter:
+    """The adapter for http, https, dav and davs, with the settings' trust and deadlines."""
+    tls = settings.tls
+    ca = tls.ca or (credentials.discover_ca() if tls.discover else None)
+    if ca is not None and not ca.exists():
+        raise Invalid(f"{ca} does not exist", field="tls.ca")
+    return HttpAdapter(
+        ca=ca,
+        verify_tls=tls.verify,
+        timeouts=deadlines(settings.transfer),
+        capabilities={
+            se.lower(): TPC[limits.tpc] for se, limits in settings.limits.endpoints.items() if limits.tpc != "auto"
+        },
+    )
+
+
+def deadlines(settings: TransferSettings) -> Timeouts:
+    """The adapter's default deadlines."""
+    return Timeouts(
+        connect_s=settings.connect_s,
+        request_s=settings.request_s,
+        digest_s=settings.digest_s,
+        first_response_s=settings.first_response_s,
+        silence_s=settings.silence_s,
+        stall_s=settings.stall_s,
+    )
+
+
+def credential_source(tls: TlsSettings) -> Credentials:
+    """One credential for every storage, read again when its file changes.
+
+    Raises: Invalid: the token file cannot be read.
+    """
+    environ = dict(os.environ) if tls.discover else {}
+    if tls.token_file is not None:
+        environ.pop("BEARER_TOKEN", None)
+        environ["BEARER_TOKEN_FILE"] = str(tls.token_file)
+        if not tls.token_file.is_file():
+            raise Invalid(f"{tls.token_file} cannot be read", field="tls.token_file")
+    cached = _Cached(lambda: _discover(tls, environ))
+    return lambda _url: cached()
+
+
+def _discover(tls: TlsSettings, environ: dict[str, str]) -> Credential:
+    found = (
+        credentials.discover(environ)
+        if tls.discover
+        else Credential(token=credentials.discover_token(environ) if tls.token_file else None)
+    )
+    if tls.certificate is not None:
+        return Credential(token=found.token, certificate=tls.certificate, key=tls.key)
+    return found
+
+
+class _Cached:
+    """A credential, looked up again every `EVERY_S` seconds: proxies and tokens are renewed in place."""
+
+    EVERY_S: Final = 5.0
+
+    def __init__(self, find: Callable[[], Credential]) -> None:
+        self._find = find
+        self._value = find()
+        self._at: float | None = None
+
+    def __call__(self) -> Credential:
+        now = asyncio.get_running_loop().time()
+        if self._at is None or now - self._at > self.EVERY_S:
+            self._value, self._at = self._find(), now
+        return self._value
