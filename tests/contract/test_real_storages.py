@@ -13,6 +13,7 @@ from protocols.checksum import compute
 from protocols.credentials import Secret
 from protocols.errors import (
     AlreadyExists,
+    ChecksumMismatch,
     CopyFailed,
     Denied,
     Missing,
@@ -146,11 +147,14 @@ async def test_a_parent_that_is_a_file_is_refused(storages, adapter, name):
     storage = storages[name]
     storage.put("a-file", b"x")
     url, who = f"{storage.url}/a-file/x/y.bin", credential(storage)
-    with pytest.raises(TransferError) as caught:
+
+    async def place() -> None:
         await adapter.make_parents(url, credential=who, timeouts=BRIEF)
         # rclone 1.60 answers 405, "it exists", to MKCOL below a file: the write shows it then.
         await adapter.write(url, blocks(b"y"), size_bytes=1, overwrite=False, credential=who, timeouts=BRIEF)
-    assert isinstance(caught.value, Missing if name == "rclone" else Refused)
+
+    with pytest.raises(Missing if name == "rclone" else Refused):
+        await place()
     assert storage.read("a-file") == b"x"
 
 
@@ -180,6 +184,34 @@ async def test_an_empty_file_survives_both_ways(storages, adapter, name):
     assert (await adapter.stat(url, credential=who, timeouts=BRIEF)).size_bytes == 0
     async with adapter.read(url, credential=who, timeouts=BRIEF) as stream:
         assert [block async for block in stream] == []
+
+
+@pytest.mark.parametrize("pair", [("nginx", "apache"), ("apache", "rclone"), ("rclone", "nginx")], ids="-".join)
+async def test_what_is_read_here_is_written_there(storages, adapter, pair):
+    """Plain WebDAV servers cannot copy among themselves: the bytes pass through the caller."""
+    source, destination = (storages[name] for name in pair)
+    name = f"streamed-{source.name}.bin"
+    source.put(name, DATA)
+    url = f"{destination.https_url}/streamed/{name}"
+    await adapter.make_parents(url, timeouts=BRIEF)
+    async with adapter.read(f"{source.https_url}/{name}", timeouts=BRIEF) as stream:
+        await adapter.write(url, aiter(stream), size_bytes=stream.size_bytes, overwrite=False, timeouts=BRIEF)
+    assert destination.read(f"streamed/{name}") == DATA
+
+
+async def test_blocks_that_break_leave_their_own_error(storages, adapter):
+    async def broken() -> AsyncIterator[bytes]:
+        yield DATA
+        raise ChecksumMismatch("the source changed")
+
+    with pytest.raises(ChecksumMismatch, match="the source changed"):
+        await adapter.write(
+            f"{storages['nginx'].url}/broken.bin",
+            broken(),
+            size_bytes=2 * len(DATA),
+            overwrite=True,
+            timeouts=BRIEF,
+        )
 
 
 # ---- third-party copies
