@@ -1,8 +1,8 @@
 """A third-party-copy scheduler for scientific data lakes, embedded.
 
-    async with TransferEngine("transfers.db") as engine:
-        job_id = await engine.submit([Transfer.of(source_url, destination_url)])
-        job = await engine.wait(job_id)
+async with TransferEngine("transfers.db") as engine:
+    job_id = await engine.submit([Transfer.of(source_url, destination_url)])
+    job = await engine.wait(job_id)
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from transfer_engine.recovery import LOST, Probe
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import FileState
-from transfer_engine.store.api import Backlog, Canceled, Store
+from transfer_engine.store.api import Canceled, Store
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ class Dispatcher:
         self._probes = asyncio.Semaphore(PROBES_MAX)
         self._stopping = False
         self._accepting = True
+        self._left: list[Assignment] = []
+        """Lost attempts whose probing has not begun."""
         self._group: asyncio.TaskGroup | None = None
         self.board = Board()
         self.driven: dict[FileId, Driven] = {}
@@ -112,9 +114,16 @@ class Dispatcher:
 
     # Life cycle
 
+    async def load(self) -> None:
+        """Count what waits; to be done before anything can be submitted. Raises: StoreUnavailable."""
+        self._left = await self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX)
+        backlog = await self._store.backlog()
+        self.absorb(backlog.shifts)
+        self._due_at = backlog.next_due_at
+        self._deadline_at = 0.0
+
     async def run(self) -> None:
         """Take over what an earlier engine left, then dispatch until cancelled."""
-        self._wake, self._timer = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
             self._group = group
             await self._recover()
@@ -131,14 +140,11 @@ class Dispatcher:
         self._stopping = True
 
     async def _recover(self) -> None:
-        while orders := await self._insist(lambda: self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX)):
-            for order in orders:
+        while self._left:
+            for order in self._left:
                 self.board.hold(order)
                 self._start(order, recovered=True)
-        backlog: Backlog = await self._insist(self._store.backlog)
-        self.absorb(backlog.shifts)
-        self._due_at = backlog.next_due_at
-        self._deadline_at = 0.0
+            self._left = await self._insist(lambda: self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX))
 
     # What others tell
 

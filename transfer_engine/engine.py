@@ -106,6 +106,11 @@ class Engine:
     async def __aenter__(self) -> Self:
         """Open the store and start. Raises: StoreLocked, StoreUnavailable."""
         await self._store.open()
+        try:
+            await self._dispatcher.load()
+        except BaseException:
+            await self._store.close()
+            raise
         self._loop_task = asyncio.get_running_loop().create_task(self._dispatcher.run(), name="dispatcher")
         self._loop_task.add_done_callback(self._dispatcher_ended)
         return self

@@ -3,6 +3,7 @@
     def test_my_program():
         async def scenario(engine, storages):
             storages.storage("sim://a").add("/data/1", size_bytes=5_000_000_000)
+            storages.storage("sim://b")
             job_id = await engine.submit(Transfer.of("sim://a/data/1", "sim://b/data/1"))
             assert (await engine.wait(job_id)).state == "FINISHED"
 
@@ -83,9 +84,7 @@ class VirtualClock:
 def deps(loop: asyncio.AbstractEventLoop, seed: int) -> Deps:
     """Clock, chance and ids that are the same in every run with this seed."""
     rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
-    return Deps(
-        clock=VirtualClock(loop), rng=rng, new_id=lambda: str(uuid.UUID(int=rng.getrandbits(128), version=4))
-    )
+    return Deps(clock=VirtualClock(loop), rng=rng, new_id=lambda: str(uuid.UUID(int=rng.getrandbits(128), version=4)))
 
 
 def engine(

@@ -18,6 +18,8 @@ Scenario = Callable[[Engine, ScriptedAdapter], Awaitable[None]]
 
 def _file(storages: ScriptedAdapter, name: str = "/f", size: int = 1_000_000) -> Transfer:
     storages.storage("sim://a").add(name, size_bytes=size)
+    for host in "bc":
+        storages.storage(f"sim://{host}")
     return Transfer.of(f"sim://a{name}", f"sim://b{name}")
 
 
@@ -33,7 +35,7 @@ def test_a_transfer_finishes_with_evidence() -> None:
         assert file.state is FileState.FINISHED
         assert file.evidence == "size+checksum"
         assert file.seen_bytes == 1_000_000
-        assert storages.storage("sim://b").file("/f") is not None
+        assert storages.storage("sim://b").files().get("/f") is not None
 
     run(scenario)
 
@@ -67,7 +69,7 @@ def test_a_lost_answer_is_looked_for_before_anything_is_repeated(lost: Lost) -> 
 
 def test_failures_that_cannot_pass_are_not_repeated() -> None:
     async def scenario(engine: Engine, storages: ScriptedAdapter) -> None:
-        storages.storage("sim://b")
+        _file(storages)
         job = await engine.wait(await engine.submit(Transfer.of("sim://a/none", "sim://b/none")))
         assert job.state is JobState.FAILED
         (file,) = await engine.files(job.job_id)
@@ -86,7 +88,7 @@ def test_an_existing_destination_is_never_touched_without_overwrite() -> None:
         job = await engine.wait(await engine.submit(_file(storages)))
         (file,) = await engine.files(job.job_id)
         assert (job.state, file.failure and file.failure["code"]) == (JobState.FAILED, "ALREADY_EXISTS")
-        assert storages.storage("sim://b").file("/f") == foreign
+        assert storages.storage("sim://b").files().get("/f") == foreign
         again = await engine.submit(_file(storages), options=JobOptions(overwrite=True))
         assert (await engine.wait(again)).state is JobState.FINISHED
 
@@ -120,16 +122,14 @@ def test_unused_replicas_stay_unused() -> None:
 
 def _route(storages: ScriptedAdapter) -> JobRequest:
     first = _file(storages)
-    return JobRequest(
-        transfers=(first, Transfer.of("sim://b/f", "sim://c/f")), job_type=JobType.MULTIHOP
-    )
+    return JobRequest(transfers=(first, Transfer.of("sim://b/f", "sim://c/f")), job_type=JobType.MULTIHOP)
 
 
 def test_hops_follow_one_another() -> None:
     async def scenario(engine: Engine, storages: ScriptedAdapter) -> None:
         job = await engine.wait(await engine.submit(_route(storages)))
         assert (job.state, job.source_se, job.dest_se) == (JobState.FINISHED, "sim://a", "sim://c")
-        assert storages.storage("sim://c").file("/f") is not None
+        assert storages.storage("sim://c").files().get("/f") is not None
 
     run(scenario)
 
@@ -181,7 +181,7 @@ def test_cancel_of_a_running_transfer_leaves_nothing_behind() -> None:
             await asyncio.sleep(1)
         (file,) = await engine.files(job_id)
         assert file.state is FileState.CANCELED
-        assert storages.storage("sim://b").file("/f") is None
+        assert storages.storage("sim://b").files().get("/f") is None
 
     run(scenario)
 
@@ -195,6 +195,7 @@ def test_cancel_of_a_waiting_job_ends_it_at_once_and_frees_nothing_twice() -> No
         assert (await engine.wait(waiting)).state is JobState.CANCELED
         assert (await engine.cancel(waiting)).was_terminal
         assert (await engine.wait(running)).state is JobState.FINISHED
+        await asyncio.sleep(1)
         assert all(link.ready == 0 and link.active == 0 for link in engine.links())
 
     run(scenario, settings=Settings(limits={"link": 1}))  # type: ignore[arg-type]
@@ -315,6 +316,8 @@ def test_everything_ends_rightly_under_random_faults(seed: int) -> None:
         ):
             storages.add_rule(rule)
         hosts = "abcd"
+        for host in hosts:
+            storages.storage(f"sim://{host}")
         transfers = []
         for n in range(150):
             source, dest = hosts[n % 4], hosts[(n + 1 + n // 4 % 3) % 4]
@@ -326,9 +329,9 @@ def test_everything_ends_rightly_under_random_faults(seed: int) -> None:
             await engine.wait(job_id)
             for file in await engine.files(job_id):
                 host, path = file.dest_url[len("sim://") :].split("/", 1)
-                there = storages.storage(f"sim://{host}").file("/" + path)
+                there = storages.storage(f"sim://{host}").files().get("/" + path)
                 if file.state is FileState.FINISHED:
-                    source = storages.storage(file.source_se).file("/" + file.source_url.split("/", 3)[3])
+                    source = storages.storage(file.source_se).files().get("/" + file.source_url.split("/", 3)[3])
                     assert there is not None
                     assert source is not None
                     assert there.size_bytes == source.size_bytes
@@ -338,6 +341,7 @@ def test_everything_ends_rightly_under_random_faults(seed: int) -> None:
                     assert file.state is FileState.FAILED
         assert n_finished >= 140
         assert not [entry for entry in storages.journal if entry.operation == "conflict"]
+        await asyncio.sleep(1)
         assert not engine.running()
         assert all(link.ready == 0 and link.active == 0 for link in engine.links())
 

@@ -145,7 +145,8 @@ class FaultPlan:
         n_asked = self._asked[method, path]
         if not rates or (self.faults.attempts_max is not None and n_asked > self.faults.attempts_max):
             return None
-        drawn = random.Random(f"{self._seed} {method} {path} {n_asked}").random()  # noqa: S311 - chance to repeat
+        chance = random.Random(f"{self._seed} {method} {path} {n_asked}")  # noqa: S311 - chance that can be repeated
+        drawn = chance.random()
         for fault, rate in sorted(rates.items()):
             drawn -= rate
             if drawn < 0:

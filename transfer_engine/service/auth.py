@@ -76,12 +76,14 @@ def is_loopback(host: str) -> bool:
 
 def identify(request: web.Request) -> Caller:
     """The caller, remembered for `caller_of`. Raises: Forbidden: the request comes from a foreign web page."""
+    # `request.host` would ask the resolver for a name when the header is missing.
+    host = request.headers.get("Host", "")
     origin = request.headers.get("Origin")
-    if origin is not None and _authority(origin) != request.host:
+    if origin is not None and _authority(origin) != host:
         raise Forbidden("Host and Origin do not match")
     from_browser = origin is not None or "Sec-Fetch-Site" in request.headers
     # A page whose own name resolves to loopback (DNS rebinding) shares host and origin.
-    if from_browser and not is_loopback(_hostname(request.host)):
+    if from_browser and not is_loopback(_hostname(host)):
         raise Forbidden("web pages may use this service by a loopback name only")
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         raise Forbidden("requests of other sites' pages are refused")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -237,7 +236,7 @@ class SqliteStore:
 
     async def _read(self, query: Callable[..., T], *args: Any) -> T:
         if self._pool is None or self._read_engine is None:
-            return cast("T", await self._writer.submit(_query, functools.partial(query, *args)))
+            return cast("T", await self._writer.submit(_query, lambda connection: query(connection, *args)))
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._read_blocking, query, args)
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import platform
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from transfer_engine.model import AttemptView, FileView, JobOptions, JobView
-from transfer_engine.service.wire.words import FILES_FAILED, VERIFY_LETTERS, timestamp
+from transfer_engine.service.wire.words import FILES_FAILED, VERIFY_LETTERS, no_job, timestamp
 from transfer_engine.states import JOB_TERMINAL, FileState, JobState, JobType, roll_up
 
 HOST: Final = platform.node()
@@ -115,6 +115,24 @@ class FileObject(TypedDict):
     dest_surl_uuid: None
     src_token_id: None
     dst_token_id: None
+
+
+@with_config(ConfigDict(title="JobEntry"))
+class JobEntry(JobObject):
+    """A job in the answer to a question about it by id."""
+
+    http_status: str
+    http_message: NotRequired[str | None]
+    files: NotRequired[list[dict[str, Any]]]
+
+
+@with_config(ConfigDict(title="MissingJob"))
+class MissingJob(TypedDict):
+    """In place of a job that does not exist."""
+
+    job_id: str
+    http_status: str
+    http_message: str
 
 
 @with_config(ConfigDict(title="Attempt"))
@@ -317,6 +335,16 @@ def job_object(job: JobView, fields: Iterable[str] = ()) -> dict[str, Any]:
     """A job with all keys, or only those of `fields` that exist."""
     wanted = [name for name in fields if name in JOB_COLUMNS] if fields else JOB_COLUMNS
     return {name: JOB_COLUMNS[name](job) for name in wanted}
+
+
+def job_entry(job: JobView, *, status: str = "200 Ok", **more: Any) -> dict[str, Any]:
+    """A job as one element of an answer by ids; Rucio compares `http_status` literally."""
+    return {**job_object(job), "http_status": status, **more}
+
+
+def missing_job(job_id: str) -> MissingJob:
+    """The element for a job that does not exist: Rucio takes exactly this for lost."""
+    return MissingJob(job_id=job_id, http_status="404 Not Found", http_message=no_job(job_id))
 
 
 def file_objects(job: JobView, files: Sequence[FileView], columns: Iterable[str] = ()) -> list[dict[str, Any]]:

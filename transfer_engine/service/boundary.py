@@ -1,0 +1,110 @@
+"""Where HTTP meets the engine: bodies in, answers and errors out. Every request passes here once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from transfer_engine.errors import EngineError, Invalid, StoreLocked, StoreUnavailable
+from transfer_engine.service.auth import identify
+from transfer_engine.service.wire.submission import DeletionJob
+from transfer_engine.service.wire.words import BAD_JSON, Refused, refusal
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BODY_S: Final = 60.0
+"""How long a client may take to send a body: a slow one must not hold memory for ever."""
+RETRY_AFTER_S: Final = 5
+"""What a client is told to wait when the store cannot answer."""
+CONTENT_TYPES: Final = frozenset({"application/json", "application/x-www-form-urlencoded"})
+
+_SENTENCES: Final[Mapping[int, str]] = {
+    404: (
+        "The requested URL was not found on the server. If you entered the URL manually please check your spelling "
+        "and try again."
+    ),
+    405: "The method is not allowed for the requested URL.",
+}
+
+log = logging.getLogger(__name__)
+
+
+def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=to_json(value), status=status, content_type="application/json", headers=headers)
+
+
+def error_answer(
+    status: int, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """FTS's form of an error: `status` with its phrase, and `message`; `field` when one value is to blame."""
+    body = {"status": f"{status} {HTTPStatus(status).phrase}", "message": message}
+    if field is not None:
+        body["field"] = field
+    return answer(body, status=status, headers=headers)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body of a request. Raises: Refused: wrong type. HTTPException: too large, too slow."""
+    # A form is what curl announces by itself; its content must be JSON all the same.
+    if request.content_type not in CONTENT_TYPES:
+        raise Refused("Expecting application/json or application/x-www-form-urlencoded", field="Content-Type")
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise Refused(BAD_JSON) from error
+
+
+@web.middleware
+async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Identify the caller, run the handler, and turn whatever goes wrong into one of FTS's answers."""
+    try:
+        identify(request)
+        return await handler(request)
+    except web.HTTPException as error:
+        return _http_error(error)
+    except DeletionJob as error:
+        return error_answer(405, str(error), headers={"Allow": "GET,POST,PUT"})
+    except EngineError as error:
+        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, StoreUnavailable | StoreLocked):
+            return _engine_error(error)
+        return _internal_error(request, error)
+    except Exception as error:  # noqa: BLE001 - the request boundary: whatever it is, the service goes on
+        return _internal_error(request, error)
+
+
+def _http_error(error: web.HTTPException) -> web.Response:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        headers = {"Allow": ",".join(sorted(error.allowed_methods))}
+        return error_answer(error.status, _SENTENCES[405], headers=headers)
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return error_answer(error.status, error.text or error.reason)
+    return error_answer(error.status, _SENTENCES.get(error.status, error.reason))
+
+
+def _engine_error(error: EngineError) -> web.Response:
+    if isinstance(error, StoreUnavailable | StoreLocked):
+        log.warning("the store cannot answer", extra={"event": "store-unavailable", "reason": str(error)})
+        return error_answer(error.status, str(error), headers={"Retry-After": str(RETRY_AFTER_S)})
+    field = error.field if isinstance(error, Invalid) else None
+    return error_answer(error.status, refusal(error), field=field)
+
+
+def _internal_error(request: web.Request, error: Exception) -> web.Response:
+    number = secrets.token_hex(6)
+    log.error(
+        "request failed",
+        exc_info=error,
+        extra={"event": "request-failed", "error_id": number, "method": request.method, "path": request.path},
+    )
+    return error_answer(500, f"Internal error {number}: the log of the service says more under this number")
