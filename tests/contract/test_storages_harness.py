@@ -54,9 +54,8 @@ def test_files_behind_the_servers_back(storage):
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(CannotRun, match="no-such-program is missing: apt-get install some-package") as caught:
+    with pytest.raises(CannotRun, match="no-such-program is missing: apt-get install some-package"):
         process.find_program("no-such-program", "some-package other")
-    assert caught.value.packages == ["some-package", "other"]
     with pytest.raises(CannotRun, match="plug-in libNoSuch"):
         process.find_library("libNoSuch-*.so", "some-package")
 

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
             kind.check()
         except CannotRun as error:
             reason = str(error)
-            packages.update(dict.fromkeys(error.packages))
+            packages.update(dict.fromkeys(kind.packages.split()))
         if not arguments:
             print(f"{name:14} {reason}")
     if arguments == ["--packages"]:

@@ -19,6 +19,8 @@ class Kind:
 
     names: tuple[str, ...]
     """Storages that it brings."""
+    packages: str
+    """Debian's, separated by blanks."""
     check: Callable[[], None]
     """Raises CannotRun when it is not installed."""
     start: Callable[[Bench, str], Storage]
@@ -26,11 +28,13 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "xrootd": Kind(("xrootd-a", "xrootd-b"), xrootd.check, xrootd.start),
-    "xrootd-token": Kind(("xrootd-token-a", "xrootd-token-b"), xrootd.check_token, xrootd.start_token),
-    "nginx": Kind(("nginx",), nginx.check, nginx.start),
-    "apache": Kind(("apache",), apache.check, apache.start),
-    "rclone": Kind(("rclone",), rclone.check, rclone.start),
+    "xrootd": Kind(("xrootd-a", "xrootd-b"), xrootd.PACKAGES, xrootd.check, xrootd.start),
+    "xrootd-token": Kind(
+        ("xrootd-token-a", "xrootd-token-b"), xrootd.TOKEN_PACKAGES, xrootd.check_token, xrootd.start_token
+    ),
+    "nginx": Kind(("nginx",), nginx.PACKAGES, nginx.check, nginx.start),
+    "apache": Kind(("apache",), apache.PACKAGES, apache.check, apache.start),
+    "rclone": Kind(("rclone",), rclone.PACKAGES, rclone.check, rclone.start),
 }
 
 

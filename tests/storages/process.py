@@ -32,7 +32,6 @@ class CannotRun(Exception):
 
     def __init__(self, what: str, packages: str = "") -> None:
         super().__init__(f"{what}: apt-get install {packages}" if packages else what)
-        self.packages = packages.split()
 
 
 class ServerFailed(Exception):
