@@ -35,7 +35,7 @@ class LazyStorages:
         self.authority = storages.authority
 
     def __getitem__(self, name: str) -> Storage:
-        if reason := missing(kind_of(name)):
+        if name not in self._storages and (reason := missing(kind_of(name))):
             if self._required:
                 pytest.fail(f"{name} cannot run here: {reason}", pytrace=False)
             pytest.skip(f"{name} cannot run here: {reason}")

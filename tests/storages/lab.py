@@ -59,6 +59,10 @@ class Storages:
             self.start(kind_of(name))
         return self._running[name]
 
+    def __contains__(self, name: str) -> bool:
+        """Whether it is running already."""
+        return name in self._running
+
     def start(self, kind: str) -> None:
         """Start every storage of a kind; CannotRun names what is not installed."""
         entry = KINDS[kind]
