@@ -72,7 +72,7 @@ class Jobs:
             raise Conflict(DUPLICATED_SID if job.job_id else str(error)) from error
         return answer({"job_id": job_id})
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def listing(self, request: web.Request) -> web.Response:
         """Jobs that match the filters."""
         wanted = parse_list(request.query, caller=caller_of(request), now=self._clock.now())
         if wanted.where.limit == 0 or wanted.where.states == frozenset():
@@ -94,7 +94,7 @@ class Jobs:
                     shown.append((404, missing_job(job_id)))
                     continue
                 job, files = found[job_id]
-                more = {"files": file_objects(job, files, columns)} if columns else {}
+                more: dict[str, Any] = {"files": file_objects(job, files, columns)} if columns else {}
                 shown.append((200, job_entry(job, **more)))
             return shown
 

@@ -1,0 +1,80 @@
+"""The OpenAPI 3.1 document, made from the table of routes and the types of the wire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from transfer_engine.service.routes import Route
+
+REF: Final = "#/components/schemas/{model}"
+ALWAYS: Final = {500: "a defect of the service", 503: "the store cannot answer now; ask again later"}
+
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
+
+
+@with_config(ConfigDict(title="Error"))
+class ErrorObject(TypedDict):
+    """What went wrong."""
+
+    status: str
+    message: str
+    field: NotRequired[str]
+
+
+def document(table: Sequence[Route], version: str) -> dict[str, Any]:
+    """The OpenAPI document of these routes."""
+    types: list[tuple[str, Any, TypeAdapter[Any]]] = [("error", "serialization", TypeAdapter(ErrorObject))]
+    for route in table:
+        types.append((route.name, "serialization", route.answers))
+        if route.body is not None:
+            types.append((route.name, "validation", route.body))
+    schemas, definitions = TypeAdapter.json_schemas(types, ref_template=REF)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in table:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "transfer-engine",
+            "version": version,
+            "summary": "Third-party copies between storages, in the dialect of the FTS3 REST interface",
+        },
+        "paths": paths,
+        "components": {"schemas": definitions.get("$defs", {})},
+    }
+
+
+def _operation(route: Route, schemas: Mapping[tuple[str, Any], Any]) -> dict[str, Any]:
+    responses = {"200": _response("done", schemas[route.name, "serialization"])}
+    for status, when in sorted({**ALWAYS, **route.statuses}.items()):
+        schema = schemas[route.name if status in route.own else "error", "serialization"]
+        responses[str(status)] = _response(when, schema)
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "parameters": _parameters(route),
+        "responses": responses,
+    }
+    if route.body is not None:
+        content = {"application/json": {"schema": schemas[route.name, "validation"]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _response(when: str, schema: Any) -> dict[str, Any]:
+    return {"description": when, "content": {"application/json": {"schema": schema}}}
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    text = {"type": "string"}
+    found = [{"name": name, "in": "path", "required": True, "schema": text} for name in _PARAMETER.findall(route.path)]
+    found += [
+        {"name": name, "in": "query", "required": False, "description": meaning, "schema": text}
+        for name, meaning in route.query.items()
+    ]
+    return found
