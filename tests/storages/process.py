@@ -137,7 +137,10 @@ class Server:
         return self._process.pid if running and self._process else None
 
     def start(self) -> None:
-        """Start it with a minimal environment: a proxy setting would send its own transfers away."""
+        """Start it with a minimal environment: a proxy setting would send its own transfers away.
+
+        It is killed when the calling thread ends, which is what the kernel takes for the parent.
+        """
         home = str(self.directory)
         environ = {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home, **self.environ}
         with self.log.open("ab") as log:
