@@ -149,6 +149,14 @@ async def test_a_source_that_dies_makes_the_copy_fail(client, source):
 
 
 @pytest.mark.asyncio
+async def test_a_source_that_stalls_makes_the_copy_fail(client, source):
+    source.faults = Faults(rules=(Rule(fault=Fault.STALL, method="GET"),))
+    async with ModelStorage(name="b", silence_s=0.02) as b:
+        assert "failure: Transfer failed because no bytes" in (await pull(client, source, b))[1]
+        assert b.files()["/f"][0] == SIZE // 2
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("fault", [Fault.STALL, Fault.SILENT])
 async def test_a_stalled_copy_ends_with_its_client(client, source, fault):
     async with broken(fault) as b:

@@ -30,7 +30,7 @@ MEMORY_MAX_BYTES: Final = 256 * 1024 * 1024
 """Uploaded bytes that one storage keeps in memory; more go to a temporary directory."""
 
 SILENCE_S: Final = 60.0
-"""How long a copy waits for the passive party's next byte; XRootD's figure."""
+"""XRootD gives up on a source after 60 s without a byte."""
 
 SHUTDOWN_S: Final = 0.1
 """How long requests may go on when the storage stops, before they are cancelled."""
@@ -46,6 +46,7 @@ class ModelStorage:
         host: loopback address to listen on; engines tell endpoints apart by it.
         bandwidth_bytes_s: for everything that comes in or goes out, together; None: unlimited.
         latency_s: before each request is looked at.
+        silence_s: how long a copy waits for the passive party's next byte before it fails.
         creates_parents: whether PUT and COPY make missing directories; None: as the family does.
         journal_file: gets each entry of the journal at once, one JSON line each.
         expose_journal: serve `/.journal` and `/.files` as JSON.
@@ -64,6 +65,7 @@ class ModelStorage:
         bandwidth_bytes_s: float | None = None,
         latency_s: float = 0.0,
         marker_period_s: float = 5.0,
+        silence_s: float = SILENCE_S,
         creates_parents: bool | None = None,
         memory_max_bytes: int = MEMORY_MAX_BYTES,
         journal_file: Path | None = None,
@@ -80,6 +82,7 @@ class ModelStorage:
         self._bandwidth_bytes_s = bandwidth_bytes_s
         self._latency_s = latency_s
         self._marker_period_s = marker_period_s
+        self._silence_s = silence_s
         behaviour = BEHAVIOURS[self._kind]
         self._creates_parents = behaviour.creates_parents if creates_parents is None else creates_parents
         self._expose_journal = expose_journal
@@ -140,7 +143,7 @@ class ModelStorage:
 
     async def start(self, port: int = 0) -> str:
         """Listen; returns the URL. OSError when the port is taken."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self._silence_s)
         session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0), trust_env=False)
         self._site = Site(
             name=self.name,
