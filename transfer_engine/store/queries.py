@@ -39,7 +39,7 @@ def job(connection: Connection, job_id: JobId) -> JobView:
 
 
 def jobs_by_id(
-    connection: Connection, job_ids: Sequence[JobId], *, with_files: bool
+    connection: Connection, job_ids: Sequence[JobId], with_files: bool
 ) -> dict[JobId, tuple[JobView, list[FileView]]]:
     """Those of the jobs that exist, each with its transfers in the order submitted."""
     found: dict[JobId, tuple[JobView, list[FileView]]] = {}

@@ -259,7 +259,7 @@ class SqliteStore:
 
     async def jobs_by_id(self, job_ids: Sequence[JobId], *, files: bool) -> dict[JobId, tuple[JobView, list[FileView]]]:
         """See `Reader.jobs_by_id`."""
-        return await self._read(functools.partial(queries.jobs_by_id, with_files=files), job_ids)
+        return await self._read(queries.jobs_by_id, job_ids, files)
 
     async def files(self, job_id: JobId) -> list[FileView]:
         """See `Reader.files`."""
