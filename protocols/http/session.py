@@ -1,0 +1,215 @@
+"""Connections: one pool per TLS identity, contexts rebuilt when their files change.
+
+No cookies, no decompression, no proxies, no redirects of aiohttp's own: what goes where is decided
+in `protocols.http.wire`, where secrets are weighed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from protocols.credentials import Credential
+from protocols.errors import Denied, Phase, Scope
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+AddressPolicy = Callable[[Address], bool]
+"""Says whether we may connect there; asked for each socket, so that no name or redirect gets around it."""
+
+IDENTITIES_MAX: Final = 512
+KEEPALIVE_S: Final = 15.0
+CA_CHECK_S: Final = 60.0
+"""How often the CA's modification time is looked at; CRL and CA updates take effect within this."""
+HEADER_MAX: Final = 16 * 1024
+
+_Key = tuple[str, str, float, float, float]
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The connections of one identity."""
+
+    session: aiohttp.ClientSession
+    n_users: int = 0
+    retired: bool = field(default=False)
+
+
+class Sessions:
+    """Pools by TLS identity (CA, certificate, key, and when these files were changed)."""
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        ca: Path | None = None,
+        verify_tls: bool = True,
+        limit: int = 0,
+        address_allowed: AddressPolicy | None = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            ca: bundle or hashed directory; None: the system's.
+            limit: connections per pool; 0: no limit, as each running COPY holds one.
+        """
+        self._user_agent = user_agent
+        self._ca = ca
+        self._verify_tls = verify_tls
+        self._limit = limit
+        self._address_allowed = address_allowed
+        self._pools: OrderedDict[_Key, Pool] = OrderedDict()
+        self._ca_changed_at = 0.0
+        self._ca_checked_s: float | None = None
+        self._making = asyncio.Lock()
+
+    async def acquire(self, credential: Credential) -> Pool:
+        """The pool for a credential; every acquire needs its `release`. Denied when its files cannot be used."""
+        key = self._key(credential)
+        pool = self._pools.get(key)
+        if pool is None:
+            async with self._making:
+                pool = self._pools.get(key)
+                if pool is None:
+                    pool = await self._make(credential)
+                    self._pools[key] = pool
+        self._pools.move_to_end(key)
+        pool.n_users += 1
+        if len(self._pools) > IDENTITIES_MAX:
+            await self._retire_oldest()
+        return pool
+
+    async def release(self, pool: Pool) -> None:
+        """Give a pool back; one that has been replaced is closed with its last user."""
+        pool.n_users -= 1
+        if pool.retired and not pool.n_users:
+            await pool.session.close()
+
+    async def aclose(self) -> None:
+        """Close everything, running requests included."""
+        pools = list(self._pools.values())
+        self._pools.clear()
+        for pool in pools:
+            await pool.session.close()
+
+    async def _retire_oldest(self) -> None:
+        _, oldest = self._pools.popitem(last=False)
+        oldest.retired = True
+        if not oldest.n_users:
+            await oldest.session.close()
+
+    def _key(self, credential: Credential) -> _Key:
+        ca_at = self._ca_at()
+        if credential.certificate is None:
+            return ("", "", 0.0, 0.0, ca_at)
+        try:
+            changed_at = credential.certificate.stat().st_mtime
+            key_at = credential.key.stat().st_mtime if credential.key else 0.0
+        except OSError as failure:
+            raise _unusable(credential, failure) from None
+        return (str(credential.certificate), str(credential.key or ""), changed_at, key_at, ca_at)
+
+    def _ca_at(self) -> float:
+        if self._ca is None:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        if self._ca_checked_s is None or now - self._ca_checked_s > CA_CHECK_S:
+            self._ca_checked_s = now
+            try:
+                self._ca_changed_at = self._ca.stat().st_mtime
+            except OSError:
+                # An update replaces the directory: the old context serves until the new one is there.
+                return self._ca_changed_at
+        return self._ca_changed_at
+
+    async def _make(self, credential: Credential) -> Pool:
+        try:
+            # Reading a bundle of CAs takes some 10 ms: not in the event loop.
+            context = await asyncio.to_thread(tls_context, credential, self._ca, verify=self._verify_tls)
+        except (OSError, ValueError) as failure:
+            raise _unusable(credential, failure) from None
+        connector = aiohttp.TCPConnector(
+            limit=self._limit,
+            ssl=context,
+            keepalive_timeout=KEEPALIVE_S,
+            socket_factory=self._socket,
+        )
+        session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity", "Accept": "*/*"},
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            max_field_size=HEADER_MAX,
+            skip_auto_headers=("Content-Type",),
+        )
+        return Pool(session)
+
+    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if self._address_allowed is not None:
+            ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+            if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+                ip = ip.ipv4_mapped
+            if not self._address_allowed(ip):
+                msg = "the address policy forbids connections to this address"
+                raise PermissionError(1, msg)
+        made = socket.socket(family=family, type=kind, proto=protocol)
+        _keep_alive(made)
+        return made
+
+
+def _keep_alive(made: socket.socket) -> None:
+    """Notice a peer that vanished behind a NAT within two minutes, also on silent connections."""
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def tls_context(credential: Credential, ca: Path | None, *, verify: bool = True) -> ssl.SSLContext:
+    """A client context that trusts `ca` and shows the credential's certificate; OSError, ValueError when it cannot.
+
+    Args:
+        ca: bundle file, or directory with hashed names; None: the system's.
+    """
+    if ca is None:
+        context = ssl.create_default_context()
+    elif ca.is_dir():
+        context = ssl.create_default_context(capath=str(ca))
+    else:
+        context = ssl.create_default_context(cafile=str(ca))
+    # Grid CAs predate the strict profile of RFC 5280 that Python 3.13 asks for.
+    context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if credential.certificate is not None:
+        key = None if credential.key is None else str(credential.key)
+
+        def no_password() -> str:
+            # Without it OpenSSL would ask on the terminal, and the engine would hang.
+            msg = "the private key is encrypted"
+            raise ValueError(msg)
+
+        context.load_cert_chain(str(credential.certificate), key, password=no_password)
+    return context
+
+
+def _unusable(credential: Credential, failure: Exception) -> Denied:
+    what = credential.certificate or "the CA certificates"
+    reason = getattr(failure, "strerror", None) or str(failure)
+    return Denied(
+        f"cannot use {what}: {reason}",
+        scope=Scope.AGENT,
+        phase=Phase.PREPARATION,
+        hint="renew the proxy or correct the paths of certificate, key and CA",
+    )
