@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from protocols import credentials
-from protocols.api import Adapter, Capabilities, Credential, Timeouts
+from protocols.api import Adapter, Capabilities, Credential
 from protocols.http import HttpAdapter
 from protocols.registry import Registry
 from transfer_engine.attempt import Credentials, Tools
 from transfer_engine.clock import Deps
-from transfer_engine.config import Settings, TlsSettings, TransferSettings
+from transfer_engine.config import Settings, TlsSettings
 from transfer_engine.dispatcher import Rules
 from transfer_engine.engine import Engine
 from transfer_engine.errors import Invalid
@@ -91,7 +91,7 @@ def database_url(database: str) -> str:
 
 
 def http_adapter(settings: Settings) -> HttpAdapter:
-    """The adapter for http, https, dav and davs, with the settings' trust and deadlines."""
+    """The adapter for http, https, dav and davs, with the settings' trust."""
     tls = settings.tls
     ca = tls.ca or (credentials.discover_ca() if tls.discover else None)
     if ca is not None and not ca.exists():
@@ -99,22 +99,9 @@ def http_adapter(settings: Settings) -> HttpAdapter:
     return HttpAdapter(
         ca=ca,
         verify_tls=tls.verify,
-        timeouts=deadlines(settings.transfer),
         capabilities={
             se.lower(): TPC[limits.tpc] for se, limits in settings.limits.endpoints.items() if limits.tpc != "auto"
         },
-    )
-
-
-def deadlines(settings: TransferSettings) -> Timeouts:
-    """The adapter's default deadlines."""
-    return Timeouts(
-        connect_s=settings.connect_s,
-        request_s=settings.request_s,
-        digest_s=settings.digest_s,
-        first_response_s=settings.first_response_s,
-        silence_s=settings.silence_s,
-        stall_s=settings.stall_s,
     )
 
 
