@@ -266,6 +266,25 @@ async def test_stopping_leaves_nothing(client):
     assert asyncio.all_tasks() <= before
 
 
+@pytest.mark.asyncio
+async def test_a_port_that_is_taken_leaves_nothing(storage):
+    port = int(storage.url.rpartition(":")[2])
+    other = ModelStorage(name="late")
+    with pytest.raises(OSError, match="in use"):
+        await other.start(port)
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = other.url
+
+
+@pytest.mark.asyncio
+async def test_ipv6(client):
+    async with ModelStorage(name="six", host="::1") as a, ModelStorage(name="b", marker_period_s=0.001) as b:
+        checksum = a.add_file("/f", 5000)
+        _, body = await copy(client, b, "/f", Source=a.url + "/f")
+        assert "success" in body
+        assert b.files() == {"/f": (5000, checksum.value)}
+
+
 def test_only_loopback():
     for host in ("0.0.0.0", "192.0.2.1", "::"):
         with pytest.raises(ValueError, match="loopback"):

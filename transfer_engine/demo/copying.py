@@ -157,7 +157,11 @@ def _remote_url(text: str) -> URL | None:
     if not loopback:
         return None
     return URL.build(
-        scheme=scheme, host=host, port=port or 80, path=url.raw_path, query_string=url.raw_query_string, encoded=True
+        scheme=scheme,
+        authority=f"[{host}]:{port or 80}" if ":" in host else f"{host}:{port or 80}",
+        path=url.raw_path,
+        query_string=url.raw_query_string,
+        encoded=True,
     )
 
 
@@ -266,10 +270,11 @@ def _final_line(copying: Copying, task: asyncio.Task[None]) -> bytes | None:
 
 
 def _marker(copying: Copying) -> bytes:
-    site = copying.ask.site
+    site, host = copying.ask.site, copying.remote.raw_host or ""
+    host = f"[{host}]" if ":" in host else host
     return marker_text(
         at_s=asyncio.get_running_loop().time(),
         bytes_done=copying.bytes_done,
-        remote=f"tcp:{copying.remote.host}:{copying.remote.port}" if copying.connected else "",
+        remote=f"tcp:{host}:{copying.remote.port}" if copying.connected else "",
         margin=site.behaviour.margin,
     )

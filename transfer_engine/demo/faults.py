@@ -99,7 +99,8 @@ class Faults:
     """Chance strikes only the first so many requests of one method on one path; None: always."""
     fraction: float = 0.5
     """Where in the file a copy breaks, 0 … 1."""
-    retry_after_s: float = 1.0
+    retry_after_s: float | None = 1.0
+    """Sent as it is, though the standard has whole seconds; None: 503 without `Retry-After`."""
     slow_bytes_s: float = 64 * 1024
     zombie_s: float = 5.0
     """How long a copy whose connection was cut pauses before it writes the rest."""

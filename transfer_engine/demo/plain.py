@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
@@ -17,6 +18,9 @@ from transfer_engine.demo.stream import BrokenOnPurpose, distort, read_blocks, s
 from transfer_engine.demo.wire import byte_range, digest_header, listing, repr_digest_header, wanted_algorithm
 
 ALLOW: Final = "OPTIONS, HEAD, GET, PUT, DELETE, MKCOL, PROPFIND, COPY"
+
+GONE_POLL_S: Final = 0.1
+"""How often a stalled download looks whether anybody still waits for it."""
 
 GONE: Final = (ConnectionError, PayloadEncodingError, web.RequestPayloadError)
 """How a client that closes its connection shows."""
@@ -83,7 +87,8 @@ async def get(ask: Ask) -> web.StreamResponse:
     await response.prepare(ask.request)
     blocks = distort(
         read_blocks(stored.content, start, stop, ask.site.pace),
-        fault=ask.fault,
+        # The stream breaks where it is to stall; `_send` then keeps the connection open.
+        fault=Fault.CUT_PARTIAL if ask.fault is Fault.STALL else ask.fault,
         faults=ask.site.plan.faults,
         size_bytes=stop - start,
         cut=_not_cut,
@@ -100,13 +105,22 @@ async def _send(
         async for block in blocks:
             await response.write(block)
             n_sent += len(block)
-    except (BrokenOnPurpose, ConnectionError):
+    except BrokenOnPurpose:
+        if ask.fault is Fault.STALL:
+            await _until_gone(ask.request)
+    except ConnectionError:
         pass
     if n_sent == length:
         await response.write_eof()
     elif ask.request.transport is not None:
         ask.request.transport.close()
     return response
+
+
+async def _until_gone(request: web.Request) -> None:
+    """Wait for the client to close; aiohttp tells a handler only when it writes."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - no event says it
+        await asyncio.sleep(GONE_POLL_S)
 
 
 async def put(ask: Ask) -> web.StreamResponse:

@@ -160,8 +160,12 @@ class ModelStorage:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_S)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self.host, port, backlog=1024).start()
+        try:
+            await self._runner.setup()
+            await web.TCPSite(self._runner, self.host, port, backlog=1024).start()
+        except BaseException:
+            await self.stop()
+            raise
         self._port = self._runner.addresses[0][1]
         return self.url
 
@@ -212,8 +216,9 @@ class ModelStorage:
             return web.Response(status=400, text=f"{error}\n")
         fault = site.plan.decide(request.method, path)
         if fault is Fault.UNAVAILABLE:
-            wait = f"{site.plan.faults.retry_after_s:g}"
-            return web.Response(status=503, headers={"Retry-After": wait}, text="failure: overloaded\n")
+            wait_s = site.plan.faults.retry_after_s
+            headers = {} if wait_s is None else {"Retry-After": f"{wait_s:g}"}
+            return web.Response(status=503, headers=headers, text="failure: overloaded\n")
         if fault is Fault.REFUSE:
             return web.Response(status=403, text="failure: permission denied\n")
         info = request.headers.get("ClientInfo", "")
