@@ -14,6 +14,7 @@ from yarl import URL
 from protocols.api import Credential, ReadStream, Timeouts
 from protocols.errors import (
     CopyFailed,
+    OutcomeUnknown,
     ParentMissing,
     Phase,
     Scope,
@@ -24,13 +25,19 @@ from protocols.errors import (
     Unavailable,
 )
 from protocols.http import faults
-from protocols.http.quirks import Quirks
+from protocols.http.quirks import Quirks, Record
 from protocols.http.urls import endpoint_of
 from protocols.http.wire import Request, Wire, read_body
 
 BLOCK_BYTES: Final = 1 << 20
 REPLAY_MAX: Final = 8 << 20
 """A head node redirects while the body is on its way already; this much can be sent once more."""
+FIRST_BYTES: Final = 16 * 1024
+"""What is sent before waiting for a redirect: a head node closes the connection on a body that it does not want,
+and the reset may overtake its answer."""
+HOLD_UNKNOWN_S: Final = 2.0
+HOLD_KNOWN_S: Final = 15.0
+"""How long a redirect may take: XRootD asks its disk servers for the file first."""
 WRITTEN: Final = frozenset({200, 201, 202, 204})
 
 
@@ -77,8 +84,19 @@ class _Replay:
     aiohttp iterates it anew for each hop. An error of the blocks is kept: aiohttp would wrap it.
     """
 
-    def __init__(self, blocks: AsyncIterator[bytes], scope: asyncio.Timeout, stall_s: float) -> None:
+    def __init__(
+        self,
+        blocks: AsyncIterator[bytes],
+        scope: asyncio.Timeout,
+        *,
+        size_bytes: int | None,
+        stall_s: float,
+        hold_s: float,
+    ) -> None:
+        """`hold_s`: how long to wait for a redirect after the first bytes."""
         self._blocks = blocks
+        self._size_bytes = size_bytes
+        self._hold_s = hold_s
         self._scope = scope
         self._stall_s = stall_s
         self._kept: deque[bytes] | None = deque()
@@ -95,18 +113,25 @@ class _Replay:
             msg = "redirected after more of the body was sent than is kept"
             self.failure = Unavailable(msg, scope=Scope.DESTINATION)
             raise self.failure
+        first = not self.started
         self.started = True
         for block in list(self._kept or ()):
             yield block
-        while not self._exhausted:
-            block_or_none = await self._take()
-            if block_or_none is None:
-                self._exhausted = True
-                return
-            yield block_or_none
+        while (block_or_none := await self._take()) is not None:
+            block = block_or_none
+            if first and self._hold_s:
+                yield block[:FIRST_BYTES]
+                block = block[FIRST_BYTES:]
+                # A redirect ends this generator here, by closing the connection.
+                await asyncio.sleep(self._hold_s)
+            first = False
+            if block:
+                yield block
 
     async def _take(self) -> bytes | None:
         # The source's slowness is watched by the source's own reader.
+        if self._exhausted:
+            return None
         self._scope.reschedule(None)
         try:
             block = await anext(self._blocks, None)
@@ -115,6 +140,12 @@ class _Replay:
             raise
         self.touch()
         if block is None:
+            self._exhausted = True
+            if self._size_bytes is not None and self.n_bytes < self._size_bytes:
+                # The server would wait for the rest for ever.
+                message = f"{self.n_bytes} bytes were there to send, {self._size_bytes} announced"
+                self.failure = SizeMismatch(message, scope=Scope.SOURCE)
+                raise self.failure
             return None
         self.n_bytes += len(block)
         if self._kept is not None:
@@ -179,10 +210,13 @@ class Bodies:
         if not overwrite:
             # RFC 9110 §13.1.2; Apache and wsgidav honour it, XRootD and nginx overwrite all the same.
             headers["If-None-Match"] = "*"
+        record = self._quirks.of(endpoint_of(url))
+        hold_s = _hold_s(record, size_bytes)
         replay: _Replay | None = None
         try:
             async with asyncio.timeout(timeouts.connect_s + timeouts.stall_s) as scope:
-                replay = _Replay(blocks, scope, max(timeouts.stall_s, timeouts.first_response_s))
+                stall_s = max(timeouts.stall_s, timeouts.first_response_s)
+                replay = _Replay(blocks, scope, size_bytes=size_bytes, stall_s=stall_s, hold_s=hold_s)
                 request = Request(
                     method="PUT",
                     url=url,
@@ -193,6 +227,7 @@ class Bodies:
                     side_effect=True,
                 )
                 async with self._wire.open(request) as response:
+                    record.put_redirects = endpoint_of(response.url) != endpoint_of(url)
                     if response.status not in WRITTEN:
                         raise self._refused(await _error(response, request, timeouts.request_s), url)
         except TimeoutError:
@@ -200,6 +235,9 @@ class Bodies:
         except TransferError as failure:
             if replay is not None and replay.failure is not None:
                 raise replay.failure from None
+            if isinstance(failure, OutcomeUnknown) and record.put_redirects is None:
+                # Perhaps a redirect that came too late: the next try waits longer for it.
+                record.put_redirects = True
             raise failure.at(Scope.DESTINATION, failure.phase) from None
         if size_bytes is not None and size_bytes and replay.n_bytes != size_bytes:
             message = f"PUT {url.with_query(None)}: {replay.n_bytes} bytes were sent, {size_bytes} announced"
@@ -212,6 +250,14 @@ class Bodies:
         if nginx or error.status in {404, 409}:
             return ParentMissing(error.message, scope=Scope.DESTINATION, status=error.status)
         return error
+
+
+def _hold_s(record: Record, size_bytes: int | None) -> float:
+    """How long to wait for a redirect before the body is sent on: not for small files, not where there is none."""
+    plain = record.family is not None and record.family.copies_locally
+    if record.put_redirects is False or plain or (size_bytes is not None and size_bytes <= FIRST_BYTES):
+        return 0.0
+    return HOLD_KNOWN_S if record.put_redirects else HOLD_UNKNOWN_S
 
 
 async def _error(response: aiohttp.ClientResponse, request: Request, limit_s: float) -> TransferError:

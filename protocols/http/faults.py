@@ -138,7 +138,7 @@ LATE_TEXT_ROWS: Final = (
     # libcurl: "Transferred a partial file", "Server returned nothing (no headers, no data)", "Failed sending data to
     # the peer"; dCache: "failed to send PUT request".
     _row(
-        r"partial file|returned nothing|fail\w* (sending data|to send)|connection (reset|closed)|end.of.file|broken pipe",
+        r"partial file|returned nothing|fail\w* (sending data|to send)|connection (reset|closed)|end.of.file",
         CopyFailed,
         errno.ECONNRESET,
         Side.PASSIVE,

@@ -72,6 +72,8 @@ class Record:
     push: bool | None = None
     proved_tpc: bool = False
     """A COPY was answered with a marker or a result line."""
+    put_redirects: bool | None = None
+    """PUT is redirected to another server, which takes the body."""
     n_doubts: int = 0
     """COPYs that were refused as a server without TPC would, but also one with it might."""
     configured: bool = False

@@ -175,7 +175,7 @@ def _next(request: Request, base: URL, status: int, location: str) -> URL:
 def _lost(request: Request, failure: Exception) -> TransferError:
     """What it means that no answer came: harmless unless the request may have had an effect."""
     error = faults.from_exception(failure, subject=request.subject)
-    if isinstance(failure, ValueError) and not isinstance(failure, aiohttp.InvalidURL):
+    if isinstance(failure, ValueError) and not isinstance(failure, aiohttp.ClientError):
         return Refused(f"{request.subject}: the request cannot be sent, a header or the URL holds control characters")
     if not request.side_effect or isinstance(failure, _NOT_SENT):
         return error
