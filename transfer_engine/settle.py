@@ -87,7 +87,7 @@ def _another_replica(order: Assignment, failure: Failure) -> bool:
     return not (failure.scope is Scope.DESTINATION and failure.code in REPLICA_CANNOT_HELP)
 
 
-def _change(
+def _change(  # noqa: PLR0913 - what of a Change varies
     order: Assignment,
     event: Event,
     now: float,

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-
 from protocols import checksum as checksums
 from protocols.errors import Again, Phase, Scope
 from transfer_engine.model import (

@@ -34,7 +34,7 @@ _INT = BigInteger().with_variant(Integer, "sqlite")
 """SQLite's row id is spelled INTEGER."""
 
 
-def _one_of(column: str, values: type[FileState] | type[JobState]) -> str:
+def _one_of(column: str, values: type[FileState | JobState]) -> str:
     return f"{column} IN ({', '.join(repr(str(v)) for v in values)})"
 
 

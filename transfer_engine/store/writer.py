@@ -43,7 +43,12 @@ class Writer:
     """Owns the writing connection and the order of everything that is written."""
 
     def __init__(self, connection: Callable[[], Connection], *, inline: bool = False) -> None:
-        """Args: connection: opens the connection, in the thread that will use it. inline: no thread; for virtual time."""
+        """Nothing is opened yet.
+
+        Args:
+            connection: opens the connection, in the thread that will use it.
+            inline: no thread; for virtual time.
+        """
         self._open = connection
         self._inline = inline
         self._connection: Connection | None = None
