@@ -25,6 +25,7 @@ from protocols.errors import (
     Unavailable,
 )
 from protocols.http import HttpAdapter
+from protocols.streaming import stream_copy
 from tests.storages.faults import Busy, Cut, FaultProxy, Hang, Loop, LoseAnswer
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio]
@@ -186,16 +187,26 @@ async def test_an_empty_file_survives_both_ways(storages, adapter, name):
         assert [block async for block in stream] == []
 
 
-@pytest.mark.parametrize("pair", [("nginx", "apache"), ("apache", "rclone"), ("rclone", "nginx")], ids="-".join)
-async def test_what_is_read_here_is_written_there(storages, adapter, pair):
+@pytest.mark.parametrize(
+    "pair", [("nginx", "apache"), ("apache", "rclone"), ("rclone", "nginx"), ("nginx", "xrootd-token-a")], ids="-".join
+)
+async def test_a_copy_is_streamed_with_its_checksum(storages, adapter, pair):
     """Plain WebDAV servers cannot copy among themselves: the bytes pass through the caller."""
     source, destination = (storages[name] for name in pair)
     name = f"streamed-{source.name}.bin"
     source.put(name, DATA)
-    url = f"{destination.https_url}/streamed/{name}"
-    await adapter.make_parents(url, timeouts=BRIEF)
-    async with adapter.read(f"{source.https_url}/{name}", timeouts=BRIEF) as stream:
-        await adapter.write(url, aiter(stream), size_bytes=stream.size_bytes, overwrite=False, timeouts=BRIEF)
+    copy = CopyRequest(
+        source_url=f"{source.https_url}/{name}",
+        destination_url=f"{destination.https_url}/streamed/{name}",
+        mode=Mode.STREAM,
+        destination_credential=credential(destination),
+        size_bytes=len(DATA),
+        timeouts=BRIEF,
+    )
+    await adapter.make_parents(copy.destination_url, credential=copy.destination_credential, timeouts=BRIEF)
+    streamed = await stream_copy(adapter, adapter, copy, ignore, algorithm="md5")
+    assert streamed.checksum == compute("md5", DATA)
+    assert streamed.end.bytes_done == len(DATA)
     assert destination.read(f"streamed/{name}") == DATA
 
 
