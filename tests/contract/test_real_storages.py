@@ -204,7 +204,7 @@ async def test_a_copy_is_streamed_with_its_checksum(storages, adapter, pair):
         timeouts=BRIEF,
     )
     await adapter.make_parents(copy.destination_url, credential=copy.destination_credential, timeouts=BRIEF)
-    streamed = await stream_copy(adapter, adapter, copy, ignore, algorithm="md5")
+    streamed = await stream_copy(adapter, adapter, copy, ignore, digest="md5")
     assert streamed.checksum == compute("md5", DATA)
     assert streamed.end.bytes_done == len(DATA)
     assert destination.read(f"streamed/{name}") == DATA
