@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import uuid
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from aiohttp import web
 from yarl import URL
@@ -20,8 +20,6 @@ from transfer_engine.errors import Forbidden
 
 BASE_ID: Final = uuid.UUID("01874efb-4735-4595-bc9c-591aef8240c9")
 """Namespace of FTS's ids for VOs and deterministic jobs; clients compute with it."""
-
-_KEY: Final = "transfer_engine.caller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +73,7 @@ def is_loopback(host: str) -> bool:
 
 
 def identify(request: web.Request) -> Caller:
-    """The caller, remembered for `caller_of`. Raises: Forbidden: the request comes from a foreign web page."""
+    """The caller. Raises: Forbidden: the request comes from a foreign web page."""
     # `request.host` would ask the resolver for a name when the header is missing.
     host = request.headers.get("Host", "")
     origin = request.headers.get("Origin")
@@ -87,13 +85,7 @@ def identify(request: web.Request) -> Caller:
         raise Forbidden("web pages may use this service by a loopback name only")
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         raise Forbidden("requests of other sites' pages are refused")
-    request[_KEY] = LOCAL
     return LOCAL
-
-
-def caller_of(request: web.Request) -> Caller:
-    """Whom `identify` found."""
-    return cast("Caller", request[_KEY])
 
 
 def _authority(origin: str) -> str:

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from transfer_engine.clock import Clock
 from transfer_engine.errors import Forbidden
-from transfer_engine.service.auth import caller_of
+from transfer_engine.service.auth import identify
 from transfer_engine.service.boundary import answer, error_answer
 from transfer_engine.service.wire.instance import caller_object, delegation_object, service_object
 
@@ -45,11 +45,11 @@ class Instance:
 
     async def whoami(self, request: web.Request) -> web.Response:
         """Who is asking."""
-        return answer(caller_object(caller_of(request)))
+        return answer(caller_object(identify(request)))
 
     async def delegation(self, request: web.Request) -> web.Response:
         """What is left of the caller's credential."""
-        caller = caller_of(request)
+        caller = identify(request)
         if request.match_info["delegation_id"] != caller.delegation_id:
             raise Forbidden("The requested ID and the credentials ID do not match")
         return answer(delegation_object(caller, self._clock.now()))

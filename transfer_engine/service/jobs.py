@@ -12,7 +12,7 @@ from transfer_engine.clock import Clock
 from transfer_engine.config import ServiceSettings
 from transfer_engine.errors import Conflict, NotFound
 from transfer_engine.model import FileId, FileView, JobId, JobView
-from transfer_engine.service.auth import caller_of
+from transfer_engine.service.auth import identify
 from transfer_engine.service.boundary import answer, read_body
 from transfer_engine.service.wire.query import (
     OPEN_MAX,
@@ -60,7 +60,7 @@ class Jobs:
     async def submit(self, request: web.Request) -> web.Response:
         """Accept a job: the answer is sent when it is stored."""
         body = await read_body(request)
-        caller = caller_of(request)
+        caller = identify(request)
 
         def parse() -> Any:
             return parse_submission(body, caller=caller, now=self._clock.now(), files_max=self._settings.files_max)
@@ -74,7 +74,7 @@ class Jobs:
 
     async def listing(self, request: web.Request) -> web.Response:
         """Jobs that match the filters."""
-        wanted = parse_list(request.query, caller=caller_of(request), now=self._clock.now())
+        wanted = parse_list(request.query, caller=identify(request), now=self._clock.now())
         if wanted.where.limit == 0 or wanted.where.states == frozenset():
             return answer([])
         found = await self._engine.reader.jobs(wanted.where)

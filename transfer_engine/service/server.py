@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -23,6 +23,15 @@ LINE_MAX: Final = 64 * 1024
 """Longest request line: a poll for 1,000 jobs has 37 kB of ids."""
 IDLE_S: Final = 75.0
 """How long a connection may stay open without a complete request."""
+
+PARSING: Final[Mapping[str, Any]] = {
+    "access_log": None,
+    "auto_decompress": False,
+    "keepalive_timeout": IDLE_S,
+    "max_line_size": LINE_MAX,
+    "max_field_size": LINE_MAX,
+}
+"""How connections are treated, as arguments of aiohttp's runner."""
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +64,9 @@ async def serve(
     host = check_host(settings.host)
     runner = web.AppRunner(
         build_app(engine, settings, clock=clock),
-        access_log=None,
         handle_signals=False,
-        keepalive_timeout=IDLE_S,
-        max_line_size=LINE_MAX,
-        max_field_size=LINE_MAX,
         shutdown_timeout=settings.grace_s,
+        **PARSING,
     )
     await runner.setup()
     try:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
-from pydantic.types import FailFast
 from typing_extensions import TypedDict
 
 YEARS_S: Final = 10 * 365 * 86400
 SID_MAX: Final = 255
 
-Urls = Annotated[list[str], FailFast()]
+Urls = Annotated[list[str], Field(fail_fast=True)]
 Flag = bool | None
 Text = Annotated[str, Field(max_length=255)] | None
 Seconds = Annotated[int, Field(le=YEARS_S)] | None
@@ -78,7 +77,7 @@ class ParamsDocument(TypedDict, total=False):
 class SubmissionDocument(TypedDict, total=False):
     """What `POST /jobs` takes."""
 
-    files: Annotated[list[FileDocument], FailFast()] | None
+    files: Annotated[list[FileDocument], Field(fail_fast=True)] | None
     params: ParamsDocument | None
     delete: Any
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from transfer_engine.model import AttemptView, FileView, JobOptions, JobView
-from transfer_engine.service.wire.words import FILES_FAILED, VERIFY_LETTERS, no_job, timestamp
+from transfer_engine.service.wire.words import CANCELED_JOB, FILES_FAILED, VERIFY_LETTERS, no_job, timestamp
 from transfer_engine.states import JOB_TERMINAL, FileState, JobState, JobType, roll_up
 
 HOST: Final = platform.node()
@@ -175,7 +175,10 @@ def job_state(job: JobView) -> JobState:
 
 
 def _job_reason(job: JobView) -> str | None:
-    if job.reason is None and job_state(job) in JOB_TERMINAL - {JobState.FINISHED}:
+    state = job_state(job)
+    if job.cancel_requested and state is JobState.CANCELED:
+        return CANCELED_JOB
+    if job.reason is None and state in JOB_TERMINAL - {JobState.FINISHED}:
         return FILES_FAILED
     return job.reason
 

@@ -18,6 +18,7 @@ NO_DELETION: Final = "Deletion jobs are no longer supported by FTS"
 TERMINAL_JOB: Final = "The job is in a terminal state"
 FOREIGN_FILE: Final = "File does not belong to the job"
 DUPLICATED_SID: Final = "The sid provided by the user is duplicated"
+CANCELED_JOB: Final = "Job canceled by the user"
 FILES_FAILED: Final = "One or more files failed. Please have a look at the details for more information"
 
 VERIFY_LETTERS: Final[Mapping[Verify, str]] = {
@@ -87,5 +88,5 @@ def refusal(error: EngineError) -> str:
     if not isinstance(error, Invalid) or error.field is None:
         return str(error)
     if error.message.startswith("Missing "):
-        return VALUE + error.message
+        return VALUE + error.message.partition(", expected")[0]
     return f"{VALUE}{error.field}: {error.message}"

@@ -1,0 +1,179 @@
+"""An engine that accepts and remembers but never moves anything, and a service on it, for tests.
+
+Its store is the real one, in memory; tests move transfers through it by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import ClientSession
+from aiohttp.test_utils import TestServer
+
+from protocols.errors import Missing, Phase, Scope
+from transfer_engine import submission
+from transfer_engine.config import ServiceSettings
+from transfer_engine.model import (
+    Assignment,
+    Change,
+    Claim,
+    Done,
+    Evidence,
+    Failure,
+    FileId,
+    JobId,
+    JobRequest,
+    Outcome,
+)
+from transfer_engine.service.app import build_app
+from transfer_engine.service.server import PARSING
+from transfer_engine.states import Event, FileState
+from transfer_engine.store.api import Canceled
+from transfer_engine.store.sqlite import SqliteStore
+
+NOW = 1_700_000_000.0
+"""2023-11-14T22:13:20 UTC."""
+
+
+@dataclass
+class FixedClock:
+    at: float = NOW
+
+    def now(self) -> float:
+        return self.at
+
+
+@dataclass
+class StandingEngine:
+    """The interface that the service uses, on a real store, without a dispatcher."""
+
+    store: SqliteStore
+    clock: FixedClock
+    ready: bool = True
+    reason: str | None = None
+    fails: Exception | None = None
+    """Raised by every write."""
+    requests: list[JobRequest] = field(default_factory=list)
+    n_ids: int = 0
+
+    @property
+    def reader(self) -> Any:
+        return self.store
+
+    def why_not_ready(self) -> str | None:
+        return self.reason
+
+    def _check(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+    async def submit(self, request: JobRequest) -> JobId:
+        self._check()
+        self.n_ids += 1
+        new_id = f"00000000-0000-4000-8000-{self.n_ids:012}"
+        job = submission.plan(request, now=self.clock.now(), new_id=new_id, schemes={"http", "https", "davs", "file"})
+        self.requests.append(request)
+        return (await self.store.insert(job)).job_id
+
+    async def cancel(self, job_id: JobId, file_ids: Sequence[FileId] | None = None) -> Canceled:
+        self._check()
+        return await self.store.cancel(job_id, self.clock.now(), file_ids)
+
+    async def set_priority(self, job_id: JobId, priority: int) -> None:
+        self._check()
+        await self.store.set_priority(job_id, priority)
+
+    # What a dispatcher would do
+
+    async def claim(self, n: int = 100) -> list[Assignment]:
+        backlog = await self.store.backlog()
+        claims = [Claim(shift.queue.id, shift.priority, n) for shift in backlog.shifts]
+        return await self.store.claim(claims, self.clock.now())
+
+    async def settle(self, work: Assignment, event: Event, **more: Any) -> None:
+        await self.store.apply(
+            Change(
+                file_id=work.file_id,
+                job_ref=work.job_ref,
+                queue_id=work.queue.id,
+                priority=work.priority,
+                expect=frozenset({FileState.ACTIVE, FileState.VERIFYING, FileState.CANCELING}),
+                epoch=work.epoch,
+                event=event,
+                at=self.clock.now(),
+                started_at=work.claimed_at,
+                **more,
+            )
+        )
+
+    async def finish(self, work: Assignment) -> None:
+        await self.settle(work, Event.FINISH, done=done())
+
+    async def fail(self, work: Assignment, *, activate_next: bool = False) -> None:
+        await self.settle(work, Event.FAIL, failure=Failure.of(MISSING), charge=True, activate_next=activate_next)
+
+
+MISSING = Missing("Result HTTP 404 : File not found  after 1 attempts", scope=Scope.SOURCE, phase=Phase.PREPARATION)
+
+
+def done() -> Outcome:
+    return Done(
+        evidence=Evidence(size_bytes=3 * 1024 * 1024, checksum=None, method="size"),
+        mode="pull",
+        bytes_moved=3 * 1024 * 1024,
+        transfer_s=1.5,
+        started_at=NOW,
+    )
+
+
+@dataclass
+class Service:
+    """A running service, and what is behind it."""
+
+    url: str
+    http: ClientSession
+    engine: StandingEngine
+    clock: FixedClock
+
+    async def call(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+        """(status, JSON) of one request; `body` is sent as JSON, bytes as they are."""
+        if body is not None:
+            more["data" if isinstance(body, bytes) else "json"] = body
+        if isinstance(body, bytes):
+            more.setdefault("headers", {"Content-Type": "application/json"})
+        async with self.http.request(method, self.url + path, **more) as response:
+            return response.status, await response.json()
+
+    async def submit(self, *files: dict[str, Any], **params: Any) -> str:
+        status, answer = await self.call("POST", "/jobs", {"files": list(files) or [file()], "params": params})
+        assert status == 200, answer
+        return answer["job_id"]
+
+
+def file(n: int = 0, **more: Any) -> dict[str, Any]:
+    """One file of a submission."""
+    plain = {
+        "sources": [f"https://source.example:8443/data/f{n}"],
+        "destinations": [f"https://dest.example:8443/data/f{n}"],
+    }
+    return plain | more
+
+
+@asynccontextmanager
+async def running_service(**settings: Any) -> AsyncIterator[Service]:
+    clock = FixedClock()
+    store = SqliteStore("sqlite://", incarnation="test", now=clock.now, inline=True)
+    await store.open()
+    engine = StandingEngine(store, clock)
+    app = build_app(engine, ServiceSettings(**settings), clock=clock)  # type: ignore[arg-type]
+    server = TestServer(app)
+    try:
+        await server.start_server(**PARSING)
+        async with ClientSession() as http:
+            yield Service(str(server.make_url("")).rstrip("/"), http, engine, clock)
+    finally:
+        await server.close()
+        await store.close()
