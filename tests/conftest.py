@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from protocols.http import HttpAdapter
 from tests.storages import KINDS, Storages
 from tests.storages.kinds import kind_of
 from tests.storages.lab import missing
@@ -61,3 +63,11 @@ def storages(request: pytest.FixtureRequest) -> Iterator[LazyStorages]:
 def storage(request: pytest.FixtureRequest, storages: LazyStorages) -> Storage:
     """Each real storage in turn."""
     return storages[request.param]
+
+
+@pytest_asyncio.fixture
+async def adapter(storages: LazyStorages) -> AsyncIterator[HttpAdapter]:
+    """An HTTP adapter that trusts the storages' authority and knows nothing of them yet."""
+    http = HttpAdapter(ca=storages.ca_file)
+    yield http
+    await http.aclose()
