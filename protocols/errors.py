@@ -11,6 +11,7 @@ Every class says *what to do*, not what the server said: the wording is classifi
     ├── CopyFailed         the storage reports that the copy failed                 try again
     ├── OutcomeUnknown     the copy's connection ended without a final line         look, then decide
     ├── ChecksumMismatch   bytes differ                                             try again, few times
+    │   └── SourceCorrupt  the source differs from the catalogue                    never here
     ├── SizeMismatch       length differs                                           try again, few times
     ├── BadServer          the peer breaks the protocol                             try again, few times
     ├── NoSpace            the destination is full                                  try again, much later
@@ -178,6 +179,14 @@ class ChecksumMismatch(TransferError):
     code = "CHECKSUM_MISMATCH"
     again = Again.FEW
     hint_default = "compare the source with the catalogue: it may be corrupt itself"
+
+
+class SourceCorrupt(ChecksumMismatch):
+    """The source itself differs from what the catalogue says."""
+
+    code = "SOURCE_CORRUPT"
+    again = Again.NEVER
+    hint_default = "the source replica is corrupt or the catalogue is wrong: declare it bad"
 
 
 class SizeMismatch(TransferError):
