@@ -187,6 +187,39 @@ async def test_slow_bodies_end():
         writer.close()
 
 
+@pytest.mark.asyncio
+async def test_slow_heads_end_and_broken_http_is_one_line_of_log(caplog: pytest.LogCaptureFixture):
+    async with standing_engine() as engine, asyncio.TaskGroup() as group:
+        ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        settings = ServiceSettings(port=0, grace_s=1)
+        task = group.create_task(serve(engine, settings, on_ready=ready.set_result, idle_s=0.05))
+        port = int((await ready).rpartition(":")[2])
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: ")
+            assert await reader.read() == b""
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n")
+            assert b" 400 " in await reader.readline()
+            writer.close()
+        task.cancel()
+    record = next(record for record in caplog.records if "not HTTP" in record.message)
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+
+
+@pytest.mark.asyncio
+async def test_an_announced_giant_is_refused_before_it_comes():
+    async with running_service() as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = ["POST /jobs HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 9999999999"]
+        writer.write("\r\n".join([*head, "", ""]).encode())
+        async with asyncio.timeout(10):
+            assert b" 413 " in await reader.readline()
+        writer.close()
+
+
 # The document
 
 

@@ -59,6 +59,9 @@ async def read_body(request: web.Request, *, within_s: float = BODY_S) -> bytes:
     # A form is what curl announces by itself; its content must be JSON all the same.
     if request.content_type not in CONTENT_TYPES:
         raise Refused("Expecting application/json or application/x-www-form-urlencoded", field="Content-Type")
+    announced = request.content_length
+    if announced is not None and announced > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(max_size=request.client_max_size, actual_size=announced)
     try:
         async with asyncio.timeout(within_s):
             return await request.read()

@@ -33,7 +33,7 @@ from transfer_engine.service.wire.views import (
     job_object,
     missing_job,
 )
-from transfer_engine.service.wire.words import DUPLICATED_SID, FOREIGN_FILE, TERMINAL_JOB, Refused, no_job
+from transfer_engine.service.wire.words import DUPLICATED_SID, FOREIGN_FILE, TERMINAL_JOB, UNCHANGED, Refused, no_job
 from transfer_engine.states import JOB_TERMINAL
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ T = TypeVar("T")
 
 THREAD_BYTES: Final = 256 * 1024
 """Bodies beyond this are read in a thread, so that a large job does not hold up everybody."""
-THREAD_FILES: Final = 2000
-"""Answers with more files than this are written in a thread."""
+THREAD_OBJECTS: Final = 2000
+"""Answers with more files or jobs than this are written in a thread."""
 AT_ONCE: Final = 100
 """Most jobs of one request that are changed at the same time, to share a commit."""
 
@@ -79,7 +79,9 @@ class Jobs:
             return answer([])
         found = await self._engine.reader.jobs(wanted.where)
         cut = {"X-Truncated-At": str(OPEN_MAX)} if len(found) >= OPEN_MAX else None
-        return answer([job_object(job, wanted.fields) for job in found], headers=cut)
+        return await _written(
+            lambda: answer([job_object(job, wanted.fields) for job in found], headers=cut), len(found)
+        )
 
     async def show(self, request: web.Request) -> web.Response:
         """One job, or a list of them; with `files=` also the named columns of their files."""
@@ -99,7 +101,7 @@ class Jobs:
             return shown
 
         n_files = sum(len(files) for _, files in found.values())
-        return self._by_id(await asyncio.to_thread(entries) if n_files > THREAD_FILES else entries(), many=many)
+        return await _written(lambda: self._by_id(entries(), many=many), n_files)
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Cancel jobs; what has ended stays as it is."""
@@ -113,7 +115,7 @@ class Jobs:
         except NotFound:
             return 404, missing_job(job_id)
         if canceled.was_terminal:
-            return 200, job_entry(job, status="304 Not Modified", http_message=TERMINAL_JOB)
+            return 200, job_entry(job, status=UNCHANGED, http_message=TERMINAL_JOB)
         return 200, job_entry(job, http_message=None)
 
     async def modify(self, request: web.Request) -> web.Response:
@@ -137,15 +139,13 @@ class Jobs:
         job, files = (await reader.jobs_by_id([job_id], files=True))[job_id]
         shown = file_objects(job, files)
         if ended:
-            return 200, job_entry(job, status="304 Not Modified", http_message=TERMINAL_JOB, files=shown)
+            return 200, job_entry(job, status=UNCHANGED, http_message=TERMINAL_JOB, files=shown)
         return 200, job_entry(job, http_message=None, files=shown)
 
     async def files(self, request: web.Request) -> web.Response:
         """All files of a job."""
         job, files = await self._load(request, files=True)
-        if len(files) > THREAD_FILES:
-            return await asyncio.to_thread(lambda: answer(file_objects(job, files)))
-        return answer(file_objects(job, files))
+        return await _written(lambda: answer(file_objects(job, files)), len(files))
 
     async def cancel_files(self, request: web.Request) -> web.Response:
         """Cancel some files of a job: their states, one text for one id."""
@@ -196,6 +196,11 @@ class Jobs:
             return answer(entry, status=status)
         partly = any(status != 200 for status, _ in entries)  # noqa: PLR2004 - HTTP's own number
         return answer([entry for _, entry in entries], status=207 if partly else 200)
+
+
+async def _written(write: Callable[[], web.Response], n_objects: int) -> web.Response:
+    """What `write` returns; a large answer is written beside the event loop."""
+    return await asyncio.to_thread(write) if n_objects > THREAD_OBJECTS else write()
 
 
 async def _each(operation: Callable[[JobId], Awaitable[T]], ids: Sequence[JobId]) -> list[T]:

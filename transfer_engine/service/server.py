@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from transfer_engine.clock import Clock
 from transfer_engine.config import ServiceSettings
@@ -22,18 +23,32 @@ if TYPE_CHECKING:
 LINE_MAX: Final = 64 * 1024
 """Longest request line: a poll for 1,000 jobs has 37 kB of ids."""
 IDLE_S: Final = 75.0
-"""How long a connection may stay open without a complete request."""
+"""As long as most clients keep an idle connection."""
 
 PARSING: Final[Mapping[str, Any]] = {
     "access_log": None,
     "auto_decompress": False,
-    "keepalive_timeout": IDLE_S,
     "max_line_size": LINE_MAX,
     "max_field_size": LINE_MAX,
 }
 """How connections are treated, as arguments of aiohttp's runner."""
 
 log = logging.getLogger(__name__)
+
+
+class _Brief(logging.Filter):
+    """Broken HTTP is the client's fault: one line of it is enough."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take the traceback from such a record; keep all records."""
+        if record.exc_info and isinstance(error := record.exc_info[1], HttpProcessingError):
+            record.msg, record.args = "refused what is not HTTP: %.200s", (error.message,)
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            record.exc_info = None
+        return True
+
+
+_BRIEF: Final = _Brief()
 
 
 def check_host(host: str) -> str:
@@ -55,17 +70,25 @@ async def serve(
     *,
     on_ready: Callable[[str], None],
     clock: Clock | None = None,
+    idle_s: float = IDLE_S,
 ) -> None:
     """Serve until cancelled; requests under way then have `settings.grace_s` to end.
 
-    Args: on_ready: is called with the service's URL once it accepts connections.
+    Args:
+        on_ready: is called with the service's URL once it accepts connections.
+        idle_s: how long a connection may stay open without a complete request.
+
     Raises: Invalid: not a loopback address, or the port is taken.
     """
     host = check_host(settings.host)
+    http_log = logging.getLogger(f"{__name__}.http")
+    http_log.addFilter(_BRIEF)
     runner = web.AppRunner(
         build_app(engine, settings, clock=clock),
         handle_signals=False,
+        logger=http_log,
         shutdown_timeout=settings.grace_s,
+        keepalive_timeout=idle_s,
         **PARSING,
     )
     await runner.setup()
