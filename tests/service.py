@@ -56,11 +56,15 @@ class StandingEngine:
     reason: str | None = None
     fails: Exception | None = None
     """Raised by every write."""
+    unreadable: Exception | None = None
+    """Raised by every question."""
     requests: list[JobRequest] = field(default_factory=list)
     n_ids: int = 0
 
     @property
     def reader(self) -> Any:
+        if self.unreadable is not None:
+            raise self.unreadable
         return self.store
 
     def why_not_ready(self) -> str | None:

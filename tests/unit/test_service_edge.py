@@ -138,6 +138,10 @@ async def test_a_store_that_cannot_answer_is_not_a_missing_job(caplog: pytest.Lo
                 assert response.status == 503
                 assert int(response.headers["Retry-After"]) > 0
                 assert (await response.json())["message"] == "the disk is full"
+        service.engine.unreadable = StoreUnavailable("the disk is gone")
+        for path in ("/jobs", f"/jobs/{ids[0]}", f"/jobs/{ids[0]},x", f"/jobs/{ids[0]}/files", f"/jobs/{ids[0]}/dm"):
+            status, error = await service.call("GET", path)
+            assert (status, error["message"]) == (503, "the disk is gone")
     assert "cannot answer" in caplog.text
 
 
@@ -213,7 +217,8 @@ async def test_an_announced_giant_is_refused_before_it_comes():
     async with running_service() as service:
         host, port = service.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        head = ["POST /jobs HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Content-Length: 9999999999"]
+        json_type = "Content-Type: application/json"
+        head = ["POST /jobs HTTP/1.1", "Host: localhost", json_type, "Content-Length: 9999999999"]
         writer.write("\r\n".join([*head, "", ""]).encode())
         async with asyncio.timeout(10):
             assert b" 413 " in await reader.readline()
@@ -243,6 +248,33 @@ async def test_the_openapi_document_is_the_routes():
         assert "file_state" in json.dumps(schemas)
         operation = document["paths"]["/jobs"]["post"]
         assert set(operation["responses"]) == {"200", "400", "405", "409", "413", "500", "503"}
+
+
+@pytest.mark.asyncio
+async def test_answers_are_of_the_documented_types():
+    async with running_service() as service:
+        job_id = await service.submit(file(metadata="text"), file(1, scitag=66), job_metadata={"issuer": "rucio"})
+        good, bad = await service.engine.claim()
+        await service.engine.finish(good)
+        await service.engine.fail(bad)
+        _, me = await service.call("GET", "/whoami")
+        known = {
+            "ids": f"{job_id},nope",
+            "job_id": job_id,
+            "file_id": str(bad.file_id),
+            "delegation_id": me["delegation_id"],
+            "field": "reason",
+        }
+        table = build_table(service.engine, ServiceSettings())  # type: ignore[arg-type]
+        asked = [route for route in table if route.method == "GET"]
+        assert len(asked) >= 13
+        for route in asked:
+            status, answer = await service.call("GET", route.path.format_map(known))
+            assert status in {200, *route.statuses}
+            route.answers.validate_python(answer, strict=True)
+        for ids in (job_id, "nope"):
+            _, answer = await service.call("GET", f"/jobs/{ids}?files=file_state")
+            next(route for route in table if route.name == "showJobs").answers.validate_python(answer, strict=True)
 
 
 # Listening

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiohttp import web
@@ -33,8 +33,17 @@ from transfer_engine.service.wire.views import (
     job_object,
     missing_job,
 )
-from transfer_engine.service.wire.words import DUPLICATED_SID, FOREIGN_FILE, TERMINAL_JOB, UNCHANGED, Refused, no_job
+from transfer_engine.service.wire.words import (
+    DUPLICATED_SID,
+    FOREIGN_FILE,
+    FOUND,
+    TERMINAL_JOB,
+    UNCHANGED,
+    Refused,
+    no_job,
+)
 from transfer_engine.states import JOB_TERMINAL
+from transfer_engine.store.api import Canceled
 
 if TYPE_CHECKING:
     from transfer_engine.engine import Engine
@@ -106,41 +115,48 @@ class Jobs:
     async def cancel(self, request: web.Request) -> web.Response:
         """Cancel jobs; what has ended stays as it is."""
         ids, many = parse_ids(request.match_info["ids"])
-        return self._by_id(await _each(self._cancel, ids), many=many)
 
-    async def _cancel(self, job_id: JobId) -> tuple[int, Any]:
-        try:
-            canceled = await self._engine.cancel(job_id)
-            job = await self._engine.reader.job(job_id)
-        except NotFound:
-            return 404, missing_job(job_id)
-        if canceled.was_terminal:
-            return 200, job_entry(job, status=UNCHANGED, http_message=TERMINAL_JOB)
-        return 200, job_entry(job, http_message=None)
+        async def cancel(job_id: JobId) -> Canceled | None:
+            try:
+                return await self._engine.cancel(job_id)
+            except NotFound:
+                return None
+
+        done = await _each(cancel, ids)
+        ended = {canceled.job_id for canceled in done if canceled is not None and canceled.was_terminal}
+        return await self._changed(ids, ended, many=many, files=False)
 
     async def modify(self, request: web.Request) -> web.Response:
-        """Change the priority of jobs."""
+        """Change the priority of jobs; what has ended stays as it is."""
         ids, many = parse_ids(request.match_info["ids"])
         priority = parse_priority(await read_body(request))
+        before = await self._engine.reader.jobs_by_id(ids, files=False)
+        ended = {job_id for job_id, (job, _) in before.items() if job.state in JOB_TERMINAL}
 
-        async def change(job_id: JobId) -> tuple[int, Any]:
-            return await self._modify(job_id, priority)
-
-        return self._by_id(await _each(change, ids), many=many)
-
-    async def _modify(self, job_id: JobId, priority: int | None) -> tuple[int, Any]:
-        reader = self._engine.reader
-        try:
-            ended = (await reader.job(job_id)).state in JOB_TERMINAL
-            if priority is not None and not ended:
+        async def change(job_id: JobId) -> None:
+            if priority is not None:
                 await self._engine.set_priority(job_id, priority)
-        except NotFound:
-            return 404, missing_job(job_id)
-        job, files = (await reader.jobs_by_id([job_id], files=True))[job_id]
-        shown = file_objects(job, files)
-        if ended:
-            return 200, job_entry(job, status=UNCHANGED, http_message=TERMINAL_JOB, files=shown)
-        return 200, job_entry(job, http_message=None, files=shown)
+
+        await _each(change, [job_id for job_id in before if job_id not in ended])
+        return await self._changed(ids, ended, many=many, files=True)
+
+    async def _changed(
+        self, ids: Sequence[JobId], ended: Collection[JobId], *, many: bool, files: bool
+    ) -> web.Response:
+        """The jobs after a change that those in `ended` did not take part in."""
+        found = await self._engine.reader.jobs_by_id(ids, files=files)
+
+        def entry(job_id: JobId) -> tuple[int, Any]:
+            if job_id not in found:
+                return 404, missing_job(job_id)
+            job, listed = found[job_id]
+            more: dict[str, Any] = {"http_message": TERMINAL_JOB if job_id in ended else None}
+            if files:
+                more["files"] = file_objects(job, listed)
+            return 200, job_entry(job, status=UNCHANGED if job_id in ended else FOUND, **more)
+
+        n_files = sum(len(listed) for _, listed in found.values())
+        return await _written(lambda: self._by_id([entry(job_id) for job_id in ids], many=many), n_files)
 
     async def files(self, request: web.Request) -> web.Response:
         """All files of a job."""

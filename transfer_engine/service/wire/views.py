@@ -16,7 +16,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from transfer_engine.model import AttemptView, FileView, JobOptions, JobView
-from transfer_engine.service.wire.words import CANCELED_JOB, FILES_FAILED, VERIFY_LETTERS, no_job, timestamp
+from transfer_engine.service.wire.words import CANCELED_JOB, FILES_FAILED, FOUND, VERIFY_LETTERS, no_job, timestamp
 from transfer_engine.states import JOB_TERMINAL, FileState, JobState, JobType, roll_up
 
 HOST: Final = platform.node()
@@ -340,7 +340,7 @@ def job_object(job: JobView, fields: Iterable[str] = ()) -> dict[str, Any]:
     return {name: JOB_COLUMNS[name](job) for name in wanted}
 
 
-def job_entry(job: JobView, *, status: str = "200 Ok", **more: Any) -> dict[str, Any]:
+def job_entry(job: JobView, *, status: str = FOUND, **more: Any) -> dict[str, Any]:
     """A job as one element of an answer by ids; Rucio compares `http_status` literally."""
     return {**job_object(job), "http_status": status, **more}
 

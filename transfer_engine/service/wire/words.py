@@ -15,6 +15,7 @@ from transfer_engine.model import Verify
 BAD_JSON: Final = "Badly formatted JSON request"
 VALUE: Final = "Invalid value within the request: "
 NO_DELETION: Final = "Deletion jobs are no longer supported by FTS"
+FOUND: Final = "200 Ok"
 UNCHANGED: Final = "304 Not Modified"
 TERMINAL_JOB: Final = "The job is in a terminal state"
 FOREIGN_FILE: Final = "File does not belong to the job"
