@@ -253,11 +253,12 @@ class Bodies:
 
 
 def _hold_s(record: Record, size_bytes: int | None) -> float:
-    """How long to wait for a redirect before the body is sent on: not for small files, not where there is none."""
-    plain = record.family is not None and record.family.copies_locally
-    if record.put_redirects is False or plain or (size_bytes is not None and size_bytes <= FIRST_BYTES):
+    """How long to wait for a redirect before the body is sent on: not for small files, nor where none comes."""
+    if size_bytes is not None and size_bytes <= FIRST_BYTES:
         return 0.0
-    return HOLD_KNOWN_S if record.put_redirects else HOLD_UNKNOWN_S
+    if record.put_redirects is None:
+        return HOLD_UNKNOWN_S if record.family is not None and record.family.redirects_puts else 0.0
+    return HOLD_KNOWN_S if record.put_redirects else 0.0
 
 
 async def _error(response: aiohttp.ClientResponse, request: Request, limit_s: float) -> TransferError:

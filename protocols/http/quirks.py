@@ -28,6 +28,8 @@ class Family:
     """COPY with a `Destination` is RFC 4918's: on the same host name it copies inside the server (201, 204)."""
     deletes_trees: bool = True
     """DELETE of a directory removes everything below it (RFC 4918 §9.6.1)."""
+    redirects_puts: bool = False
+    """Where there is a head node, it sends PUT on to another server."""
     digest_may_hang: bool = False
     """HEAD with `Want-Digest` on a directory is never answered (XRootD 5.5.3, from the second time on)."""
     put_500_is_parent: bool = False
@@ -39,10 +41,10 @@ UNKNOWN: Final = Family(name="unknown")
 FAMILIES: Final[Mapping[str, Family]] = {
     # Prefix of the `Server` header in lower case → family. Observed: XRootD 5.5.3 and 6.2.1, nginx 1.22,
     # Apache 2.4, rclone 1.60 (which sends no header), wsgidav 4.4; the others by their sources.
-    "xrootd": Family(name="xrootd", speaks_tpc=True, deletes_trees=False, digest_may_hang=True),
-    "dcache": Family(name="dcache", speaks_tpc=True, deletes_trees=False),
+    "xrootd": Family(name="xrootd", speaks_tpc=True, deletes_trees=False, redirects_puts=True, digest_may_hang=True),
+    "dcache": Family(name="dcache", speaks_tpc=True, deletes_trees=False, redirects_puts=True),
     "storm": Family(name="storm", speaks_tpc=True, deletes_trees=False),
-    "eos": Family(name="eos", speaks_tpc=True, deletes_trees=False),
+    "eos": Family(name="eos", speaks_tpc=True, deletes_trees=False, redirects_puts=True),
     "nginx": Family(name="nginx", copies_locally=True, put_500_is_parent=True),
     "apache": Family(name="apache", copies_locally=True),
     "lighttpd": Family(name="lighttpd", copies_locally=True),

@@ -91,7 +91,8 @@ class Metadata:
             raise self._error(head, "HEAD", url)
         if 200 <= head.status < 300:  # noqa: PLR2004 - HTTP
             stat = self._from_head(head, url, record, name)
-            if stat.checksums or stat.is_directory or record.propfind is False:
+            is_file = bool(stat.checksums) and stat.size_bytes is not None
+            if is_file or stat.is_directory or record.propfind is False:
                 return stat
             return await self._propfind_or(stat, url, credential, timeouts)
         return await self._without_digest(head, url, credential, name, timeouts)
