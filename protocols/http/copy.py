@@ -295,6 +295,8 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
     A body that breaks off here never reached its end: something between us and the storage may have
     made up what we saw, so the outcome is not taken as proven.
     """
+    if response.content.at_eof():
+        return
     n_bytes = 0
     try:
         async with asyncio.timeout(DRAIN_S):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocols.api import Marker
-from protocols.errors import printable
+from protocols.errors import MESSAGE_MAX, printable
 
 LINE_MAX: Final = 4096
 BODY_MAX: Final = 16 * 1024 * 1024
@@ -168,4 +168,6 @@ def _number(value: bytes) -> int | None:
 
 
 def _text(raw: bytes) -> str:
-    return printable(raw.decode("utf-8", errors="replace").strip())
+    text = raw.decode("utf-8", errors="replace").strip()
+    # Most lines are clean, and looking at each character costs more than the rest of the line.
+    return text if text.isprintable() and "  " not in text and len(text) <= MESSAGE_MAX else printable(text)

@@ -48,17 +48,17 @@ def wire_url(url: str) -> URL:
     if len(text) > URL_MAX:
         raise _refused(f"the URL is longer than {URL_MAX} characters")
     try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
+        url = URL(text, encoded=True)
+        host, port = url.raw_host, url.port
     except ValueError:
         raise _refused("the URL cannot be parsed") from None
     if not host or port == 0:
         raise _refused("the URL has no host")
-    if "@" in parts.netloc:
+    if url.raw_user is not None or url.raw_password is not None:
         raise _refused("the URL holds a user name or password; use a credential")
-    return URL(
-        text if parts.path else f"{wire}://{parts.netloc}/{'?' + parts.query if parts.query else ''}", encoded=True
-    )
+    if url.raw_path in {"", "/"}:
+        return URL(f"{wire}://{url.raw_authority}/{_query(url)}", encoded=True)
+    return url
 
 
 def _refused(message: str) -> Refused:
