@@ -48,17 +48,17 @@ def wire_url(url: str) -> URL:
     if len(text) > URL_MAX:
         raise _refused(f"the URL is longer than {URL_MAX} characters")
     try:
-        url = URL(text, encoded=True)
-        host, port = url.raw_host, url.port
+        parsed = URL(text, encoded=True)
+        host, port = parsed.raw_host, parsed.port
     except ValueError:
         raise _refused("the URL cannot be parsed") from None
     if not host or port == 0:
         raise _refused("the URL has no host")
-    if url.raw_user is not None or url.raw_password is not None:
+    if parsed.raw_user is not None or parsed.raw_password is not None:
         raise _refused("the URL holds a user name or password; use a credential")
-    if url.raw_path in {"", "/"}:
-        return URL(f"{wire}://{url.raw_authority}/{_query(url)}", encoded=True)
-    return url
+    if parsed.raw_path in {"", "/"}:
+        return URL(f"{wire}://{parsed.raw_authority}/{_query(parsed)}", encoded=True)
+    return parsed
 
 
 def _refused(message: str) -> Refused:
