@@ -23,6 +23,7 @@ from protocols.errors import (
     Stalled,
     TimedOut,
     TransferError,
+    Unavailable,
     Unsupported,
     printable,
 )
@@ -110,6 +111,11 @@ class Copier:
             raise watch.expired() from None
         except ParentMissing:
             self._directories.forget(wire_url(request.destination_url))
+            raise
+        except Unavailable as failure:
+            # No connection to the storage that should get the COPY: its side, not the transfer's.
+            if failure.scope is Scope.TRANSFER:
+                failure.scope = faults.scope_of(faults.Side.ACTIVE, request.mode)
             raise
 
     async def _may_try(self, request: CopyRequest, http_request: Request) -> Record:

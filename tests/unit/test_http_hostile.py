@@ -225,6 +225,7 @@ async def test_nobody_there_is_settled():
     with pytest.raises(Unavailable) as caught:
         await copy(server)
     assert not caught.value.unsettled
+    assert caught.value.scope == "DESTINATION"
 
 
 async def test_headers_that_trickle_in():
