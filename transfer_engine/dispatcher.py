@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from protocols.api import Mode
 from protocols.errors import Again, Phase, Scope
 from transfer_engine import schedule, settle
 from transfer_engine.attempt import Attempt, ClaimLostError, Progress, Tools
@@ -275,7 +276,7 @@ class Dispatcher:
         if not driven.progress.copying:
             return Cleaned(clean=True)
         async with self._probes:
-            return await Probe(driven.order, self._tools).clean()
+            return await Probe(driven.order, self._tools).clean(ended=driven.progress.mode is Mode.STREAM)
 
     async def _finish_cancel(self, driven: Driven) -> None:
         driven.canceling = True

@@ -78,8 +78,13 @@ class Probe:
         clean = settled and (stat is None or await self._remove())
         return Failed(failure=failure, clean=clean, started_at=started_at, charge=charge)
 
-    async def clean(self) -> Cleaned:
-        """The attempt was cancelled: wait until nothing writes any more, then remove what it left."""
+    async def clean(self, *, ended: bool = False) -> Cleaned:
+        """The attempt was cancelled: wait until nothing writes any more, then remove what it left.
+
+        Args: ended: nobody can be writing (the bytes went through this process).
+        """
+        if ended:
+            return Cleaned(clean=await self._remove())
         stat, settled = await self._watch(None)
         return Cleaned(clean=settled and (stat is None or await self._remove()))
 

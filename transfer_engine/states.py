@@ -126,7 +126,7 @@ def roll_up(
     ended = n_finished + n_failed + n_canceled
     broken_route = job_type is JobType.MULTIHOP and n_failed + n_canceled > 0
     if ended < n_files and not broken_route:
-        return JobState.ACTIVE if begun or ended else JobState.SUBMITTED
+        return JobState.ACTIVE if begun else JobState.SUBMITTED
     if n_finished and n_failed and not broken_route:
         return JobState.FINISHEDDIRTY
     if n_failed:

@@ -66,7 +66,7 @@ def plan(request: JobRequest, *, now: float, new_id: str, schemes: Collection[st
         metadata=metadata,
         submitted_at=now,
         deadline_at=request.options.deadline_at,
-        fingerprint=_fingerprint(request, options, metadata) if request.key or request.job_id else "",
+        fingerprint=_fingerprint(request, metadata) if request.key or request.job_id else "",
         n_files=len(request.transfers),
         files=files,
         repeatable=request.key is not None,
@@ -95,7 +95,9 @@ def _job_id(request: JobRequest, new_id: str) -> JobId:
     return JobId(new_id)
 
 
-def _fingerprint(request: JobRequest, options: str, metadata: str | None) -> str:
+def _fingerprint(request: JobRequest, metadata: str | None) -> str:
+    # A deadline is counted from the submission: it differs each time without making another job.
+    options = dump_options(replace(request.options, deadline_at=None))
     digest = xxhash.xxh3_128()
     for transfer in request.transfers:
         digest.update(repr(transfer).encode())

@@ -10,6 +10,7 @@ from typing import Final
 
 from protocols import credentials
 from protocols.api import Adapter, Capabilities, Credential
+from protocols.file import FileAdapter
 from protocols.http import HttpAdapter
 from protocols.registry import Registry
 from transfer_engine.attempt import Credentials, Tools
@@ -59,7 +60,7 @@ class TransferEngine(Engine):
         store = SqliteStore(
             database_url(database or settings.database), incarnation=deps.new_id(), now=deps.clock.now, inline=inline
         )
-        registry = Registry(adapters if adapters is not None else [http_adapter(settings)])
+        registry = Registry(adapters if adapters is not None else storages(settings))
         tools = Tools(
             adapters=registry,
             credentials=credential_source(settings.tls),
@@ -88,6 +89,12 @@ class TransferEngine(Engine):
 def database_url(database: str) -> str:
     """A path is a SQLite file; a URL stays as it is."""
     return database if "://" in database else f"sqlite:///{Path(database)}"
+
+
+def storages(settings: Settings, *, local: bool = False) -> list[Adapter]:
+    """The adapters for the storages of the world; with `local` also for files of this machine."""
+    adapters: list[Adapter] = [http_adapter(settings)]
+    return [*adapters, FileAdapter()] if local else adapters
 
 
 def http_adapter(settings: Settings) -> HttpAdapter:

@@ -1,0 +1,1 @@
+"""The command line. `main` holds the commands; everything heavy is imported by the one that needs it."""

@@ -1,0 +1,249 @@
+"""Commands that talk to a running job service: submit, status, list, wait, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from transfer_engine.cli.exits import Exit
+from transfer_engine.cli.output import put, put_json, say, stop
+
+JOB_FILES: Final = 1000
+"""Most files that `submit` puts into one job."""
+IDS_MAX: Final = 200
+"""Jobs asked for in one request."""
+POLL_FIRST_S: Final = 0.2
+POLL_MAX_S: Final = 2.0
+TERMINAL: Final = frozenset({"FINISHED", "FAILED", "FINISHEDDIRTY", "CANCELED"})
+OK, NOT_FOUND, MULTI, CLIENT_ERROR = 200, 404, 207, 400
+UNAVAILABLE = 503
+FILES: Final = "file_id,file_state,source_surl,dest_surl,reason,filesize,finish_time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """The options of `submit`, as given."""
+
+    overwrite: bool = False
+    checksum: str | None = None
+    verify: str = "both"
+    priority: int | None = None
+    activity: str | None = None
+    retry: int | None = None
+    metadata: str | None = None
+
+
+class Service:
+    """One job service, by its URL."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url = url.rstrip("/")
+        self._session = session
+
+    async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request; (status, JSON value). Raises `Stop` when there is no answer of a job service."""
+        try:
+            async with self._session.request(method, self._url + path, json=body) as answer:
+                raw = await answer.read()
+                try:
+                    return answer.status, json.loads(raw) if raw else None
+                except ValueError:
+                    stop(f"{self._url} answers {answer.status}, but not as a job service", Exit.UNREACHABLE)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            stop(f"the service at {self._url} cannot be reached: {str(error) or type(error).__name__}", Exit.UNREACHABLE)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The same for requests that must succeed."""
+        status, value = await self.call(method, path, body)
+        if status >= CLIENT_ERROR:
+            message = value.get("message") or value.get("http_message") if isinstance(value, dict) else None
+            stop(message or f"the service answers {status}", _exit_of(status))
+        return value
+
+    async def jobs(self, ids: Sequence[str], *, files: bool) -> list[dict[str, Any]]:
+        """The job objects of `ids`, in their order; those that do not exist carry `http_status` 404."""
+        found: list[dict[str, Any]] = []
+        for block in _blocks(ids, IDS_MAX):
+            query = f"?files={FILES}" if files else ""
+            # The trailing comma asks for a list, also for a single id.
+            status, value = await self.call("GET", f"/jobs/{','.join(block)},{query}")
+            if status not in {OK, MULTI, NOT_FOUND} or not isinstance(value, list):
+                message = value.get("message") if isinstance(value, dict) else None
+                stop(message or f"the service answers {status}", _exit_of(status))
+            found += value
+        return found
+
+
+def _exit_of(status: int) -> Exit:
+    if status == NOT_FOUND:
+        return Exit.NOT_FOUND
+    if status in {401, 403}:
+        return Exit.DENIED
+    if status in {429, UNAVAILABLE}:
+        return Exit.TEMPORARY
+    return Exit.USAGE if status < 500 else Exit.ERROR  # noqa: PLR2004 - HTTP's own border
+
+
+def _blocks(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
+    source = iter(items)
+    while block := list(itertools.islice(source, n)):
+        yield block
+
+
+@contextlib.asynccontextmanager
+async def service(url: str) -> AsyncIterator[Service]:
+    """A connection to a job service."""
+    timeout = aiohttp.ClientTimeout(total=300, sock_connect=10)
+    async with aiohttp.ClientSession(timeout=timeout, headers={"Accept": "application/json"}) as session:
+        yield Service(url, session)
+
+
+def _file(source: str, destination: str, options: SubmitOptions) -> dict[str, Any]:
+    file: dict[str, Any] = {"sources": [source], "destinations": [destination]}
+    if options.checksum is not None:
+        file["checksum"] = options.checksum
+    if options.activity is not None:
+        file["activity"] = options.activity
+    return file
+
+
+async def submit(
+    url: str, pairs: Iterator[tuple[str, str]], options: SubmitOptions, *, as_json: bool, wait: bool
+) -> Exit:
+    """Submit pairs in jobs of at most `JOB_FILES`; prints the ids, one a line, as they are accepted."""
+    params: dict[str, Any] = {"verify_checksum": options.verify, "overwrite": options.overwrite}
+    if options.priority is not None:
+        params["priority"] = options.priority
+    if options.retry is not None:
+        # FTS's wire has 0 for "the service's own value" and a negative number for none.
+        params["retry"] = options.retry or -1
+    if options.metadata is not None:
+        try:
+            params["job_metadata"] = json.loads(options.metadata)
+        except ValueError as error:
+            stop(f"--metadata: not JSON: {error}", Exit.USAGE)
+    ids: list[str] = []
+    async with service(url) as at:
+        for block in _blocks(pairs, JOB_FILES):
+            files = [_file(source, destination, options) for source, destination in block]
+            answer = await at.ask("POST", "/jobs", {"files": files, "params": params})
+            ids.append(answer["job_id"])
+            if as_json:
+                put_json({"job_id": answer["job_id"], "files": len(files)})
+            else:
+                put(answer["job_id"])
+    if not ids:
+        stop("nothing to submit", Exit.USAGE)
+    return await wait_for(url, ids, timeout_s=None, as_json=as_json) if wait else Exit.OK
+
+
+def _line(job: dict[str, Any]) -> str:
+    counts: dict[str, int] = {}
+    for file in job.get("files") or []:
+        counts[file["file_state"]] = counts.get(file["file_state"], 0) + 1
+    states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    return f"{job['job_id']}  {job['job_state']:<13}  {job['submit_time']}  {states}".rstrip()
+
+
+async def status(url: str, ids: Sequence[str], *, as_json: bool) -> Exit:
+    """Print how jobs are."""
+    async with service(url) as at:
+        jobs = await at.jobs(ids, files=True)
+    missing = _missing(jobs)
+    for job in jobs:
+        if as_json:
+            put_json(job)
+        elif job not in missing:
+            put(_line(job))
+            for file in job.get("files") or []:
+                if file["reason"]:
+                    put(f"  {file['file_state']:<9} {file['source_surl']} → {file['dest_surl']}: {file['reason']}")
+    return Exit.NOT_FOUND if missing else Exit.OK
+
+
+def _missing(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    missing = [job for job in jobs if job.get("http_status") != "200 Ok"]
+    for job in missing:
+        say(f"{job['job_id']}: {job.get('http_message') or 'no such job'}")
+    return missing
+
+
+async def wait_for(url: str, ids: Sequence[str], *, timeout_s: float | None, as_json: bool) -> Exit:
+    """Wait until jobs have ended, print each as it does."""
+    shown: dict[str, dict[str, Any]] = {}
+    missing: list[dict[str, Any]] = []
+    pause = POLL_FIRST_S
+    try:
+        async with asyncio.timeout(timeout_s), service(url) as at:
+            left = list(dict.fromkeys(ids))
+            while left:
+                jobs = await at.jobs(left, files=False)
+                missing += _missing(jobs)
+                gone = {job["job_id"] for job in missing}
+                ended = [job["job_id"] for job in jobs if job.get("job_state") in TERMINAL]
+                for job in await at.jobs(ended, files=True) if ended else []:
+                    shown[job["job_id"]] = job
+                    if as_json:
+                        put_json(job)
+                    else:
+                        put(_line(job))
+                left = [one for one in left if one not in shown and one not in gone]
+                if left:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, POLL_MAX_S)
+    except TimeoutError:
+        say(f"not ended after {timeout_s:g} s; the jobs go on")
+        return Exit.TIMED_OUT
+    if missing:
+        return Exit.NOT_FOUND
+    states = {job["job_state"] for job in shown.values()}
+    if states == {"FINISHED"}:
+        return Exit.OK
+    return Exit.SOME_FAILED if states & {"FINISHED", "FINISHEDDIRTY"} else Exit.ALL_FAILED
+
+
+async def cancel(url: str, ids: Sequence[str], *, as_json: bool) -> Exit:
+    """Cancel jobs, print what they are then."""
+    async with service(url) as at:
+        code = Exit.OK
+        for block in _blocks(ids, IDS_MAX):
+            status, value = await at.call("DELETE", f"/jobs/{','.join(block)},")
+            if status not in {OK, MULTI, NOT_FOUND} or not isinstance(value, list):
+                message = value.get("message") if isinstance(value, dict) else None
+                stop(message or f"the service answers {status}", _exit_of(status))
+            for job in value:
+                if as_json:
+                    put_json(job)
+                elif "job_state" in job:
+                    note = job.get("http_message")
+                    put(f"{job['job_id']}  {job['job_state']}" + (f"  ({note})" if note else ""))
+                if "job_state" not in job:
+                    say(f"{job['job_id']}: {job.get('http_message') or 'no such job'}")
+                    code = Exit.NOT_FOUND
+    return code
+
+
+async def list_jobs(url: str, *, states: str | None, limit: int | None, as_json: bool) -> Exit:
+    """Print the jobs of a service; those that have not ended, when no state or limit is asked for."""
+    query = [f"state_in={states.upper()}"] if states else []
+    if limit is not None:
+        query.append(f"limit={limit}")
+        if not states:
+            query.append("state_in=" + ",".join(["SUBMITTED", "ACTIVE", *sorted(TERMINAL)]))
+    async with service(url) as at:
+        jobs = await at.ask("GET", "/jobs" + ("?" + "&".join(query) if query else ""))
+    for job in jobs:
+        if as_json:
+            put_json(job)
+        else:
+            put(_line(job))
+    if not jobs and not as_json:
+        say("no jobs" if query else "no unfinished jobs; --limit N also lists jobs that have ended")
+    return Exit.OK

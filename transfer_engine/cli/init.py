@@ -1,0 +1,106 @@
+"""`init`: a commented settings file, made from the settings' own definitions so that it cannot drift."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from transfer_engine import config
+from transfer_engine.cli.exits import Exit
+from transfer_engine.cli.output import put, stop
+
+EXAMPLES = {
+    "limits": (
+        '# [limits.endpoints."https://storage.example.org"]',
+        "# inbound = 20",
+        "# outbound = 40",
+        '# tpc = "pull"        # auto, full, pull, push or none',
+        "#",
+        "# [[limits.links]]",
+        '# source = "https://storage.example.org"',
+        '# destination = "https://other.example.org"',
+        "# active = 10",
+    ),
+    "shares": ("# [shares.vos]", "# ska = 3", "# cta = 1", "#", "# [shares.activities.ska]", "# production = 2"),
+}
+"""Tables that are empty by default, shown by example."""
+
+
+def write(path: Path, *, force: bool) -> Exit:
+    """Write the file; refuses to replace one."""
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text())
+    except FileExistsError:
+        stop(f"{path} exists; --force replaces it", Exit.REFUSED)
+    except OSError as error:
+        stop(f"{path} cannot be written: {error.strerror}", Exit.ERROR)
+    put(f"wrote {path}; every line in it is a comment that shows the default")
+    return Exit.OK
+
+
+def text() -> str:
+    """The file's text: every setting with its default, commented out."""
+    notes = _notes()
+    lines = [
+        "# Settings of transfer-engine. Each line shows a default; remove the # to change it.",
+        "# Environment variables win over this file: TRANSFER_ENGINE_ and the path,",
+        "# TRANSFER_ENGINE_SERVICE__PORT=8446 for example. An unknown key is an error.",
+        "",
+    ]
+    sections: list[tuple[str, type[BaseModel]]] = []
+    for name, field in config.Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections.append((name, field.annotation))
+        else:
+            lines += _setting(name, field.default, notes["Settings"].get(name))
+    for name, model in sections:
+        lines += ["", f"# {inspect.getdoc(model)}", f"[{name}]"]
+        for key, field in model.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            if not isinstance(default, Mapping) and default != ():
+                lines += _setting(key, default, notes[model.__name__].get(key))
+        lines += EXAMPLES.get(name, ())
+    return "\n".join(lines) + "\n"
+
+
+def _setting(name: str, default: Any, note: str | None) -> Iterator[str]:
+    if note:
+        yield from (f"# {line}" for line in note.splitlines())
+    if default is None:
+        yield f"# {name} ="
+    else:
+        yield f"# {name} = {_toml(default)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+def _notes() -> dict[str, dict[str, str]]:
+    """Class → setting → the text below it in the source."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(config)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        notes = found.setdefault(node.name, {})
+        for field, after in zip(node.body, node.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                notes[field.target.id] = inspect.cleandoc(str(after.value.value))
+    return found

@@ -1,0 +1,51 @@
+"""`serve`: the job service in the foreground, for a terminal or a service manager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+from transfer_engine.cli.exits import Exit
+from transfer_engine.cli.output import log_to_stderr, put, say
+from transfer_engine.config import load
+from transfer_engine.service.server import check_host
+from transfer_engine.service.server import serve as serve_http
+from transfer_engine.wiring import TransferEngine
+
+
+def raise_file_limit() -> None:
+    """As many open files as allowed: every running copy holds a connection."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def serve(config: Path | None, flags: dict[str, Any], *, verbose: bool) -> Exit:
+    """Serve until SIGTERM or SIGINT; then running transfers get the grace time."""
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
+    settings = load(config, flags)
+    check_host(settings.service.host)
+    raise_file_limit()
+    if settings.database == "sqlite://":
+        say("the database is in memory: jobs are lost when the service stops; give --database sqlite:///PATH")
+    task = asyncio.current_task()
+    assert task is not None, "serve() runs in a task"
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        async with TransferEngine(settings=settings) as engine:
+            await serve_http(engine, settings.service, on_ready=_ready)
+    except asyncio.CancelledError:
+        put("stopped")
+    return Exit.OK
+
+
+def _ready(url: str) -> None:
+    put(f"listening on {url}")
+    say("callers are not authenticated yet, therefore this service listens on loopback only")
