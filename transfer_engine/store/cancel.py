@@ -114,15 +114,17 @@ class CancelJobs:
             ).where(transfers.c.job_ref == job.ref, transfers.c.state.not_in([s.value for s in TERMINAL]))
         ).all()
         rows = [r for r in found if r.state != FileState.CANCELING]
+        if job.job_type == JobType.MULTIHOP:
+            return _of_route(found, rows, request)
         if request.waiting_only:
             driven = {r.file_index for r in rows if r.state in DRIVEN}
             rows = [r for r in rows if r.file_index not in driven]
         if request.file_ids is not None:
             wanted = set(request.file_ids)
             rows = [r for r in rows if r.id in wanted]
-        # The unused replicas of a file that is over stay as they are; later hops of a route do not.
+        # The unused replicas of a file that is over stay as they are.
         live = {r.file_index for r in rows if r.state != FileState.NOT_USED}
-        return [r for r in rows if r.file_index in live or job.job_type == JobType.MULTIHOP]
+        return [r for r in rows if r.file_index in live]
 
     def _write(
         self, connection: Connection, job: Any, request: CancelRequest, affected: Sequence[Any]
@@ -169,12 +171,24 @@ class CancelJobs:
     ) -> tuple[tuple[FileId, FileState], ...]:
         if file_ids is None:
             return ()
+        # Filtered here: a list of ids may be longer than any statement.
+        wanted = set(file_ids)
         rows = connection.execute(
-            select(transfers.c.id, transfers.c.state).where(
-                transfers.c.job_ref == ref, transfers.c.id.in_(list(file_ids))
-            )
+            select(transfers.c.id, transfers.c.state).where(transfers.c.job_ref == ref).order_by(transfers.c.id)
         )
-        return tuple((FileId(row.id), FileState(row.state)) for row in rows)
+        return tuple((FileId(row.id), FileState(row.state)) for row in rows if row.id in wanted)
+
+
+def _of_route(found: Sequence[Any], rows: Sequence[Any], request: CancelRequest) -> list[Any]:
+    """All open hops or none: a route without one of its hops leads nowhere.
+
+    A deadline leaves a route alone while one of its hops is under way, as FTS does.
+    """
+    if request.waiting_only and any(row.state in DRIVEN for row in found):
+        return []
+    if request.file_ids is not None and not {row.id for row in rows} & set(request.file_ids):
+        return []
+    return list(rows)
 
 
 class Expire:

@@ -33,6 +33,7 @@ _PICK: Final[Select[Any]] = (
     .where(
         transfers.c.queue_id == bindparam("q"),
         transfers.c.priority == bindparam("p"),
+        transfers.c.id > bindparam("after"),
         text("transfers." + READY_SQL.replace("AND retry_at", "AND transfers.retry_at")),
         ~exists().where(_driven.c.dest_key == transfers.c.dest_key, text("driven." + DRIVEN_SQL)),
     )
@@ -83,12 +84,7 @@ class ClaimTransfers:
     def _claim(self, connection: Connection, claims: Sequence[Claim], now: float, taken: set[int]) -> list[Assignment]:
         picked: list[Any] = []
         for claim in claims:
-            found = connection.execute(_PICK, {"q": claim.queue_id, "p": claim.priority, "n": claim.n})
-            for row in found:
-                # Two waiting rows of one destination may both be picked before either is driven.
-                if row.dest_key not in taken:
-                    taken.add(row.dest_key)
-                    picked.append(row)
+            picked += _pick(connection, claim, taken)
         if not picked:
             return []
         owner = self._books.incarnation
@@ -104,6 +100,26 @@ class ClaimTransfers:
     def _assignment(self, connection: Connection, row: Any, now: float) -> Assignment:
         claimed = rows.assignment(row, self._books.queue(connection, row.queue_id))
         return replace(claimed, epoch=claimed.epoch + 1, claimed_at=now, copying=False)
+
+
+def _pick(connection: Connection, claim: Claim, taken: set[int]) -> list[Any]:
+    """Up to `n` rows, each of another destination than those in `taken`, which grows.
+
+    Several waiting rows of one destination may be found before one of them is driven: the search goes
+    on behind those that are passed over.
+    """
+    picked: list[Any] = []
+    after = 0
+    while (n := claim.n - len(picked)) > 0:
+        found = connection.execute(_PICK, {"q": claim.queue_id, "p": claim.priority, "after": after, "n": n}).all()
+        for row in found:
+            if row.dest_key not in taken:
+                taken.add(row.dest_key)
+                picked.append(row)
+        if len(found) < n:
+            break
+        after = found[-1].id
+    return picked
 
 
 def _event(at: float, kind: str, job_id: str, file_id: int | None, state: FileState | JobState) -> dict[str, Any]:
@@ -138,20 +154,12 @@ class TakeOver:
 
     def _take(self, connection: Connection, now: float, limit: int) -> list[Assignment]:
         mine = self._books.incarnation
-        connection.execute(
-            update(transfers)
-            .where(
-                transfers.c.state == FileState.ACTIVE.value,
-                text(DRIVEN_SQL),
-                transfers.c.copying == 0,
-                transfers.c.owner != mine,
-            )
-            .values(state=FileState.SUBMITTED.value, retry_at=None, owner=None, claimed_at=None)
-        )
+        self._release(connection, now)
         found = connection.execute(
             select(*_ORDER)
             .select_from(_JOINED)
             .where(text("transfers." + DRIVEN_SQL), transfers.c.owner != mine)
+            .order_by(transfers.c.id)
             .limit(limit)
         ).all()
         if not found:
@@ -176,3 +184,28 @@ class TakeOver:
             )
             for r in found
         ]
+
+    def _release(self, connection: Connection, now: float) -> None:
+        """Give back what was claimed and not begun."""
+        unbegun = connection.execute(
+            select(transfers.c.id, jobs.c.job_id)
+            .select_from(_JOINED)
+            .where(
+                text("transfers." + DRIVEN_SQL),
+                transfers.c.state == FileState.ACTIVE.value,
+                transfers.c.copying == 0,
+                transfers.c.owner != self._books.incarnation,
+            )
+            .order_by(transfers.c.id)
+        ).all()
+        if not unbegun:
+            return
+        connection.execute(
+            update(transfers)
+            .where(transfers.c.id == bindparam("file"))
+            .values(state=FileState.SUBMITTED.value, retry_at=None, owner=None, claimed_at=None),
+            [{"file": row.id} for row in unbegun],
+        )
+        connection.execute(
+            insert(events), [_event(now, "transfer", row.job_id, row.id, FileState.SUBMITTED) for row in unbegun]
+        )

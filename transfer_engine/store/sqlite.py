@@ -93,38 +93,25 @@ class SqliteStore:
     """`Store` and `Reader` on one SQLite database. See `transfer_engine.store.api` for the contract."""
 
     def __init__(self, url: str, *, incarnation: str, now: Callable[[], float], inline: bool = False) -> None:
-        """Args: url: `sqlite:///path` or `sqlite://`. inline: no threads, for virtual time (in memory only)."""
+        """Args: url: `sqlite:///path` or `sqlite://`. inline: no threads, for virtual time."""
         self._path = database_path(url)
         self._inline = inline
         self._now = now
         self._books = Books(incarnation)
-        self._writer = Writer(self._connect, inline=inline)
+        self._writer = Writer(self._connect, on_rollback=self._books.forget, inline=inline)
         self._lock: IO[str] | None = None
         self._read_engine: Engine | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._insert = self._guarded(Insert(self._books))
-        self._claim = self._guarded(ClaimTransfers(self._books))
-        self._take_over = self._guarded(TakeOver(self._books))
-        self._apply = self._guarded(ApplyChanges(self._books))
+        self._insert = Insert(self._books)
+        self._claim = ClaimTransfers(self._books)
+        self._take_over = TakeOver(self._books)
+        self._apply = ApplyChanges(self._books)
         cancel = CancelJobs(self._books)
-        self._cancel = self._guarded(cancel)
-        self._expire = self._guarded(Expire(cancel))
-        self._priority = self._guarded(SetPriority(self._books))
-        self._promote = self._guarded(Promote(self._books))
-        self._backlog = self._guarded(LoadBacklog(self._books))
-
-    def _guarded(self, operation: Callable[[Connection, Sequence[Any]], Sequence[Any]]) -> Any:
-        """The operation, followed by `forget` when it raises: caches never outlive a rollback."""
-
-        def guarded(connection: Connection, batch: Sequence[Any]) -> Sequence[Any]:
-            try:
-                return operation(connection, batch)
-            except BaseException:
-                self._books.forget()
-                raise
-
-        guarded.__name__ = type(operation).__name__
-        return guarded
+        self._cancel = cancel
+        self._expire = Expire(cancel)
+        self._priority = SetPriority(self._books)
+        self._promote = Promote(self._books)
+        self._backlog = LoadBacklog(self._books)
 
     # Life cycle
 
@@ -140,7 +127,7 @@ class SqliteStore:
         except BaseException:
             self._drop_lock()
             raise
-        if self._path is not None:
+        if self._path is not None and not self._inline:
             self._read_engine = _engine(self._path, writes=False)
             self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 

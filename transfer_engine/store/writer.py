@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InternalError, OperationalError
 
 from transfer_engine.errors import StoreUnavailable
 
@@ -42,14 +42,18 @@ class _Pending:
 class Writer:
     """Owns the writing connection and the order of everything that is written."""
 
-    def __init__(self, connection: Callable[[], Connection], *, inline: bool = False) -> None:
+    def __init__(
+        self, connection: Callable[[], Connection], *, on_rollback: Callable[[], None], inline: bool = False
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
             connection: opens the connection, in the thread that will use it.
+            on_rollback: called in that thread whenever a transaction came to nothing.
             inline: no thread; for virtual time.
         """
         self._open = connection
+        self._on_rollback = on_rollback
         self._inline = inline
         self._connection: Connection | None = None
         self._pending: list[_Pending] = []
@@ -90,7 +94,7 @@ class Writer:
         Equal operations of one transaction run as one call with all their inputs.
         """
         loop = self._loop
-        if loop is None or self._stopping:
+        if loop is None or self._stopping or (self._inline and self._connection is None):
             msg = "the store is closed"
             raise StoreUnavailable(msg)
         pending = _Pending(operation, payload, loop.create_future())
@@ -157,17 +161,26 @@ class Writer:
     def _execute(self, batch: Sequence[_Pending]) -> Sequence[Any]:
         try:
             return self._transaction(batch)
-        except OperationalError as error:
-            log.warning("transaction failed", extra={"error": str(error.orig), "n": len(batch)})
-            unavailable = StoreUnavailable(f"the database cannot be written: {error.orig}")
-            return [unavailable] * len(batch)
         except Exception as error:
+            self._roll_back()
+            if isinstance(error, DBAPIError) and _is_the_databases(error):
+                log.warning("transaction failed", extra={"error": str(error.orig), "n": len(batch)})
+                return [StoreUnavailable(f"the database cannot be written: {error.orig}") for _ in batch]
             if len(batch) == 1:
-                if not isinstance(error, DBAPIError):
-                    log.exception("operation failed", extra={"operation": batch[0].operation.__name__})
+                log.exception("operation failed", extra={"operation": _name(batch[0].operation)})
                 return [error]
         # One bad operation must not take the others with it: each gets a transaction of its own.
         return [self._execute([pending])[0] for pending in batch]
+
+    def _roll_back(self) -> None:
+        """End the transaction at the database as well: after a COMMIT that failed it may still be open."""
+        connection = cast("Connection", self._connection)
+        dialect = connection.dialect
+        try:
+            dialect.do_rollback(connection.connection)
+        except dialect.loaded_dbapi.Error as error:
+            log.warning("rollback failed", extra={"error": str(error)})
+        self._on_rollback()
 
     def _transaction(self, batch: Sequence[_Pending]) -> Sequence[Any]:
         groups: dict[Operation, list[int]] = {}
@@ -181,3 +194,12 @@ class Writer:
                 for place, result in zip(places, outcome, strict=True):
                     results[place] = result
         return results
+
+
+def _is_the_databases(error: DBAPIError) -> bool:
+    """Whether the database is to blame (a full disk, a broken file), not what was asked of it."""
+    return isinstance(error, OperationalError | InternalError) or type(error) is DatabaseError
+
+
+def _name(operation: Operation) -> str:
+    return getattr(operation, "__name__", type(operation).__name__)
