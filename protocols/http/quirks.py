@@ -6,9 +6,10 @@ after a day, because servers are upgraded.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from protocols.api import Capabilities
@@ -32,6 +33,8 @@ class Family:
     """Where there is a head node, it sends PUT on to another server."""
     digest_may_hang: bool = False
     """HEAD with `Want-Digest` on a directory is never answered (XRootD 5.5.3, from the second time on)."""
+    digests_max: int = 64
+    """Checksums that it is asked for at a time."""
     put_500_is_parent: bool = False
     """PUT below a missing directory gives 500 instead of 409."""
 
@@ -41,7 +44,15 @@ UNKNOWN: Final = Family(name="unknown")
 FAMILIES: Final[Mapping[str, Family]] = {
     # Prefix of the `Server` header in lower case → family. Observed: XRootD 5.5.3 and 6.2.1, nginx 1.22,
     # Apache 2.4, rclone 1.60 (which sends no header), wsgidav 4.4; the others by their sources.
-    "xrootd": Family(name="xrootd", speaks_tpc=True, deletes_trees=False, redirects_puts=True, digest_may_hang=True),
+    "xrootd": Family(
+        name="xrootd",
+        speaks_tpc=True,
+        deletes_trees=False,
+        redirects_puts=True,
+        digest_may_hang=True,
+        # `xrootd.chksum max N` (2 by default) allows 3 N jobs; whoever comes beyond that is put off for 30 s.
+        digests_max=6,
+    ),
     "dcache": Family(name="dcache", speaks_tpc=True, deletes_trees=False, redirects_puts=True),
     "storm": Family(name="storm", speaks_tpc=True, deletes_trees=False),
     "eos": Family(name="eos", speaks_tpc=True, deletes_trees=False, redirects_puts=True),
@@ -79,6 +90,14 @@ class Record:
     n_doubts: int = 0
     """COPYs that were refused as a server without TPC would, but also one with it might."""
     configured: bool = False
+    gates: dict[int, asyncio.Semaphore] = field(default_factory=dict)
+    """By size; see `digest_gate`."""
+
+    @property
+    def digest_gate(self) -> asyncio.Semaphore:
+        """To be held while a checksum is asked for; as for XRootD until the endpoint's family is known."""
+        n = (self.family or FAMILIES["xrootd"]).digests_max
+        return self.gates.setdefault(n, asyncio.Semaphore(n))
 
     @property
     def speaks_tpc(self) -> bool:

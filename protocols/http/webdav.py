@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -84,7 +85,8 @@ class Metadata:
             if found is not None:
                 return found
         name = None if digest is None else algorithm_name(digest)
-        head = await self._patient_head(url, credential, name, timeouts, record)
+        async with contextlib.nullcontext() if name is None else record.digest_gate:
+            head = await self._patient_head(url, credential, name, timeouts, record)
         if isinstance(head, Stat):
             return head
         if head.status in _GONE:
@@ -275,6 +277,11 @@ class Metadata:
         request = self.request("MKCOL", with_slash(url), credential, timeouts)
         answer = await self._wire.exchange(request, limit_s=timeouts.request_s)
         if answer.status in {200, 201, 204, 405, 404, 409}:
+            record = self._quirks.of(endpoint_of(url))
+            xrootd = record.family is not None and record.family.name == "xrootd"
+            if xrootd and record.put_redirects is None and endpoint_of(answer.url) == endpoint_of(url):
+                # An XRootD head node sends MKCOL on as it does PUT; this one answered by itself.
+                record.put_redirects = False
             return answer.status
         raise self._error(answer, "MKCOL", url)
 
