@@ -32,7 +32,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -111,7 +111,7 @@ class Service:
         self.url = ""
         self.start_s = 0.0
 
-    async def __aenter__(self) -> Service:
+    async def __aenter__(self) -> Self:
         began = time.monotonic()
         command = ("-m", "transfer_engine.cli.main", "serve", "--host", "127.0.0.1", "--port", "0")
         self._process = await asyncio.create_subprocess_exec(
@@ -303,7 +303,8 @@ async def run(args: Any) -> dict[str, Any]:
             for leftover in directory.glob("bench.db*"):
                 leftover.unlink()
             measured = await latency(client, directory, port, hosts, args)
-            print("submit → COPY, idle: p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms ({samples} samples)".format(**measured))
+            line = "submit → COPY, idle: p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms ({samples} samples)"
+            print(line.format(**measured))
     return {"throughput": [asdict(figure) for figure in figures], "latency": measured}
 
 

@@ -57,7 +57,8 @@ class Service:
                 except ValueError:
                     stop(f"{self._url} answers {answer.status}, but not as a job service", Exit.UNREACHABLE)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            stop(f"the service at {self._url} cannot be reached: {str(error) or type(error).__name__}", Exit.UNREACHABLE)
+            why = str(error) or type(error).__name__
+            stop(f"the service at {self._url} cannot be reached: {why}", Exit.UNREACHABLE)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The same for requests that must succeed."""

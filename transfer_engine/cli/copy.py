@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,11 +142,12 @@ class _Run:
         self._options = options
         self._jobs: list[JobId] = []
         self._tally = _Tally()
-        self._began = time.monotonic()
+        self._began = asyncio.get_running_loop().time()
         self._interrupts = 0
 
     async def to_end(self, source: str | None, destination: str | None) -> Exit:
-        work = asyncio.ensure_future(self._work(source, destination))
+        # Owned here: awaited below, cancelled by the signal handler.
+        work = asyncio.ensure_future(self._work(source, destination))  # noqa: TID251
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted, work)
@@ -175,7 +175,7 @@ class _Run:
             say("interrupted: stopping the copies and removing what they left; once more to leave at once")
         for job_id in self._jobs:
             await self._engine.cancel(job_id)
-        while self._engine.running() and self._interrupts < FORCE_AFTER:
+        while self._engine.running() and self._interrupts < FORCE_AFTER:  # noqa: ASYNC110 - a person is waiting
             await asyncio.sleep(0.05)
 
     async def _work(self, source: str | None, destination: str | None) -> Exit:
@@ -186,7 +186,7 @@ class _Run:
             await shown.enter_async_context(_shown(self._engine, self._tally, self._options))
             reporter: asyncio.Task[None] | None = None
             if self._options.as_json:
-                reporter = asyncio.ensure_future(self._report())
+                reporter = asyncio.ensure_future(self._report())  # noqa: TID251 - ended below
             async for pair in _pairs(self._planner, source, destination, self._options):
                 self._count(pair)
                 block.append(Transfer.of(pair.source, pair.destination, checksum=given))
@@ -238,7 +238,7 @@ class _Run:
                         put_json(_as_json(file))
                 else:
                     failed.append(file)
-        spent = time.monotonic() - self._began
+        spent = max(asyncio.get_running_loop().time() - self._began, 1e-6)
         self._show_failures(failed)
         code = of_failures([str(f.failure["code"]) if f.failure else "" for f in failed], n_finished)
         if self._options.as_json:
@@ -256,10 +256,8 @@ class _Run:
             )
         elif not self._options.quiet and (sys.stdout.isatty() or failed):
             how = "size and checksum" if n_verified == n_finished else f"size ({n_verified} also by checksum)"
-            rate = size(n_bytes / spent) if spent else "0 B"
-            put(
-                f"{n_finished} of {n_finished + len(failed)} files, {size(n_bytes)} in {spent:.1f} s ({rate}/s), verified: {how}"
-            )
+            done = f", {size(n_bytes)} in {spent:.1f} s ({size(n_bytes / spent)}/s), verified: {how}"
+            put(f"{n_finished} of {n_finished + len(failed)} files copied{done if n_finished else ''}")
         return code
 
     def _show_failures(self, failed: Sequence[FileView]) -> None:
@@ -298,7 +296,7 @@ async def _shown(engine: TransferEngine, tally: _Tally, options: CopyOptions) ->
         return
     with _bar() as progress:
         bar = progress.add_task("", total=None, files="", states="")
-        painter = asyncio.ensure_future(_paint(engine, tally, progress, bar))
+        painter = asyncio.ensure_future(_paint(engine, tally, progress, bar))  # noqa: TID251 - ended below
         try:
             yield
             _update(engine, tally, progress, bar)

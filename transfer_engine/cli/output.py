@@ -13,7 +13,7 @@ PROGRAM: Final = "transfer-engine"
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-class Stop(Exception):  # noqa: N818 - it ends a command, it is not always an error
+class Stop(Exception):
     """End the command with a message and an exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
