@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from protocols.api import Mode
-from protocols.errors import Again, Phase, Scope
+from protocols.errors import Again, Phase, Scope, TransferError
 from transfer_engine import schedule, settle
 from transfer_engine.attempt import Attempt, ClaimLostError, Progress, Tools
 from transfer_engine.board import Board
@@ -65,12 +65,16 @@ class Driven:
     """Loop time of its start."""
     progress: Progress = field(default_factory=Progress)
     task: asyncio.Task[None] | None = None
+    begun: bool = False
     canceling: bool = False
 
     def cancel(self) -> None:
         """Stop the attempt; its destination is then cleaned."""
-        if not self.canceling and self.task is not None:
-            self.canceling = True
+        if self.canceling:
+            return
+        self.canceling = True
+        # A task that is cancelled before its first step would end without one, and keep its slots for ever.
+        if self.begun and self.task is not None:
             self.task.cancel("cancelled by the user")
 
 
@@ -208,6 +212,7 @@ class Dispatcher:
     async def _drive(self, driven: Driven, *, recovered: bool) -> None:
         """One transfer from claim to release of its slots."""
         order = driven.order
+        driven.begun = True
         try:
             await self._drive_to_end(driven, recovered=recovered)
         except ClaimLostError:
@@ -221,7 +226,7 @@ class Dispatcher:
     async def _drive_to_end(self, driven: Driven, *, recovered: bool) -> None:
         order = driven.order
         try:
-            if order.canceling:
+            if driven.canceling:
                 outcome: Outcome = await self._clean(driven)
             elif recovered:
                 outcome = await self._probe(driven, LOST, order.claimed_at, charge=False)
@@ -249,34 +254,54 @@ class Dispatcher:
 
     async def _attempt(self, driven: Driven) -> Outcome:
         order = driven.order
-        attempt = Attempt(
-            order,
-            self._tools,
-            lambda: self._insist(lambda: self._store.mark_copying(order.file_id, order.epoch)),
-            driven.progress,
-        )
         try:
+            attempt = Attempt(
+                order,
+                self._tools,
+                lambda: self._insist(lambda: self._store.mark_copying(order.file_id, order.epoch)),
+                driven.progress,
+            )
             return await attempt.run()
         except ClaimLostError:
             raise
-        except Exception as error:  # task boundary: one transfer's bug must not end the others
-            log.exception("attempt broke", extra={"file_id": order.file_id, "job_id": order.job_id})
-            failure = _broken(error)
+        except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
+            failure = self._broken(order, error)
             if driven.progress.copying:
                 return Unknown(failure=failure, started_at=order.claimed_at)
             return Failed(failure=failure, clean=not order.dest_owned, started_at=order.claimed_at)
 
     async def _probe(self, driven: Driven, failure: Failure, started_at: float, *, charge: bool) -> Outcome:
         driven.progress.phase = "looking for the outcome"
-        async with self._probes:
-            return await Probe(driven.order, self._tools).run(failure, started_at, charge=charge)
+        try:
+            async with self._probes:
+                return await Probe(driven.order, self._tools).run(failure, started_at, charge=charge)
+        except Exception as error:  # noqa: BLE001 - task boundary: the same for looking
+            found = self._broken(driven.order, error)
+            await self._quarantine()
+            return Failed(failure=found, clean=False, started_at=started_at, charge=charge)
 
     async def _clean(self, driven: Driven) -> Outcome:
         driven.progress.phase = "cancelling"
         if not driven.progress.copying:
             return Cleaned(clean=True)
-        async with self._probes:
-            return await Probe(driven.order, self._tools).clean(ended=driven.progress.mode is Mode.STREAM)
+        try:
+            async with self._probes:
+                return await Probe(driven.order, self._tools).clean(ended=driven.progress.mode is Mode.STREAM)
+        except Exception as error:  # noqa: BLE001 - task boundary: the same for cleaning
+            self._broken(driven.order, error)
+            await self._quarantine()
+            return Cleaned(clean=False)
+
+    async def _quarantine(self) -> None:
+        """Nobody can look at a destination: give whoever may still write it the time to end."""
+        await asyncio.sleep(self._tools.settings.quarantine_s)
+
+    @staticmethod
+    def _broken(order: Assignment, error: Exception) -> Failure:
+        if isinstance(error, TransferError):
+            return Failure.of(error)
+        log.error("attempt broke", exc_info=error, extra={"file_id": order.file_id, "job_id": order.job_id})
+        return _bug(error)
 
     async def _finish_cancel(self, driven: Driven) -> None:
         driven.canceling = True
@@ -397,7 +422,7 @@ class Dispatcher:
             self._timer.set()
 
 
-def _broken(error: Exception) -> Failure:
+def _bug(error: Exception) -> Failure:
     return Failure(
         code="ENGINE_BUG",
         again=Again.FEW,

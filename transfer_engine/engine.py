@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from transfer_engine import submission
 from transfer_engine.attempt import Tools
@@ -30,9 +29,11 @@ from transfer_engine.model import (
     Transfer,
 )
 from transfer_engine.states import JOB_TERMINAL
-from transfer_engine.store.api import Canceled, Reader, Store
+from transfer_engine.store.api import Canceled, Inserted, Reader, Store
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EVENTS_BLOCK: Final = 500
 """Events read from the store at a time."""
@@ -98,6 +99,8 @@ class Engine:
         self._grace_s = grace_s
         self._dispatcher = Dispatcher(store=store, tools=tools, rules=rules, deps=deps, on_commit=self._committed)
         self._loop_task: asyncio.Task[None] | None = None
+        self._writes: set[asyncio.Task[Any]] = set()
+        self._ended = False
         self._waiters: dict[JobId, set[asyncio.Future[None]]] = {}
         self._news: set[asyncio.Event] = set()
 
@@ -126,16 +129,25 @@ class Engine:
             return
         self._dispatcher.stop_claiming()
         await self._wait_for_driven(self._grace_s if grace_s is None else grace_s)
+        if self._writes:
+            await asyncio.wait(self._writes)
         self._dispatcher.interrupt()
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        # What broke the dispatcher has been logged and told to those who wait.
+        await asyncio.wait([task])
+        self._tell_the_end("the engine was closed")
         await self._store.close()
         for closable in self._closing:
             await closable.aclose()
+
+    def _tell_the_end(self, why: str) -> None:
+        self._ended = True
         for waiters in self._waiters.values():
             for future in waiters:
-                future.cancel()
+                if not future.done():
+                    future.set_exception(EngineError(why))
+        for news in self._news:
+            news.set()
 
     async def _wait_for_driven(self, grace_s: float) -> None:
         tasks = [driven.task for driven in self._dispatcher.driven.values() if driven.task is not None]
@@ -146,10 +158,7 @@ class Engine:
         if task.cancelled() or task.exception() is None:
             return
         log.critical("dispatcher ended", exc_info=task.exception())
-        for waiters in self._waiters.values():
-            for future in waiters:
-                if not future.done():
-                    future.set_exception(EngineError("the engine has stopped after an internal error"))
+        self._tell_the_end("the engine has stopped after an internal error")
 
     def why_not_ready(self) -> str | None:
         """None when transfers are being accepted and started; else the reason in words."""
@@ -208,10 +217,12 @@ class Engine:
         planned = submission.plan(
             request, now=self._deps.clock.now(), new_id=self._deps.new_id(), schemes=self._schemes
         )
-        inserted = await self._store.insert(planned)
-        self._dispatcher.submitted(inserted.shifts, planned.deadline_at if inserted.new else None)
-        self._committed(None)
-        return inserted.job_id
+
+        def accepted(inserted: Inserted) -> None:
+            self._dispatcher.submitted(inserted.shifts, planned.deadline_at if inserted.new else None)
+            self._committed(None)
+
+        return (await self._write(self._store.insert(planned), accepted)).job_id
 
     async def cancel(self, job_id: JobId, file_ids: Sequence[FileId] | None = None) -> Canceled:
         """Cancel a job or some of its transfers; running copies are stopped and their remains removed.
@@ -220,15 +231,27 @@ class Engine:
 
         Raises: NotFound, StoreUnavailable.
         """
-        canceled = await self._store.cancel(job_id, self._deps.clock.now(), file_ids)
-        self._dispatcher.canceled(canceled)
-        return canceled
+        write = self._store.cancel(job_id, self._deps.clock.now(), file_ids)
+        return await self._write(write, self._dispatcher.canceled)
 
     async def set_priority(self, job_id: JobId, priority: int) -> None:
         """Change the priority of what still waits in a job. Raises: Invalid, NotFound, StoreUnavailable."""
         if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
             raise Invalid(f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, got {priority}", field="priority")
-        self._dispatcher.absorb(await self._store.set_priority(job_id, priority))
+        await self._write(self._store.set_priority(job_id, priority), self._dispatcher.absorb)
+
+    async def _write(self, write: Coroutine[Any, Any, T], then: Callable[[T], None]) -> T:
+        """Write and tell the dispatcher, also when the caller gives up waiting: what is committed is carried out."""
+
+        async def both() -> T:
+            result = await write
+            then(result)
+            return result
+
+        task = asyncio.get_running_loop().create_task(both())
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
 
     # Reads
 
@@ -255,6 +278,8 @@ class Engine:
             job = await self.reader.job(job_id)
             if job.state in JOB_TERMINAL:
                 return job
+            if self._ended:
+                raise EngineError("the engine has ended, the job has not")
             async with asyncio.timeout(timeout_s):
                 await future
             return await self.reader.job(job_id)
@@ -270,12 +295,14 @@ class Engine:
         Args:
             after: `seq` of the last event that was dealt with; 0: from the oldest kept; None: from now on.
             job_id: only the changes of one job; ends with the job's own terminal event.
+
+        Ends with the engine; the cursor leads on in the next one.
         """
         cursor = await self.reader.last_event() if after is None else after
         news = asyncio.Event()
         self._news.add(news)
         try:
-            while True:
+            while not self._ended:
                 news.clear()
                 block = await self.reader.events(cursor, EVENTS_BLOCK, job_id)
                 for event in block:
