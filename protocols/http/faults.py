@@ -88,7 +88,7 @@ TEXT_ROWS: Final = (
     ),
     # StoRM and dCache for a destination below a directory that does not exist.
     _row(
-        r"parent (directory|path|collection)?.*(missing|not exist|not found)|no such parent",
+        r"parent (directory|path|collection)?.*(missing|not exist|not found)|no such (parent|directory)",
         ParentMissing,
         errno.ENOENT,
         Side.DESTINATION,

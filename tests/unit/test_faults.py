@@ -102,6 +102,7 @@ def test_failure_lines_of_a_push(text, error, scope):
     [
         (400, "Unable to create /x; no such file or directory", Mode.PULL, ParentMissing, DESTINATION),
         (409, "", Mode.PULL, ParentMissing, DESTINATION),
+        (400, "failure: no such directory", Mode.PULL, ParentMissing, DESTINATION),
         (404, "remote host returned '404 Not Found'", Mode.PULL, Missing, SOURCE),
         (404, "", Mode.PUSH, Missing, SOURCE),
         (412, "", Mode.PULL, AlreadyExists, DESTINATION),
