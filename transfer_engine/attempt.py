@@ -33,7 +33,7 @@ from transfer_engine.clock import Clock
 from transfer_engine.config import TransferSettings
 from transfer_engine.model import Assignment, Done, Evidence, Failed, Failure, Outcome, Unknown, Verify
 
-TIMEOUT_MARGIN_S: Final = 1.0
+LOOKS_MAX: Final = 64
 
 
 class Adapters(Protocol):
@@ -90,6 +90,8 @@ class Tools:
     clock: Clock
     streams: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
     """Bounds the copies whose bytes go through this process."""
+    looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS_MAX))
+    """Bounds the looks after lost attempts: a restart with thousands of them must not flood the storages."""
 
     def timeouts(self, total_s: float | None = None) -> Timeouts:
         """The configured deadlines."""

@@ -52,8 +52,6 @@ PROMOTE_MAX: Final = 1000
 EXPIRE_MAX: Final = 100
 TAKE_OVER_MAX: Final = 1000
 HOUSEKEEPING_S: Final = 30.0
-PROBES_MAX: Final = 64
-"""Lost attempts that are looked for at a time: a restart must not flood the storages."""
 
 
 @dataclass(slots=True)
@@ -105,7 +103,6 @@ class Dispatcher:
         self._timer = asyncio.Event()
         self._due_at: float | None = None
         self._deadline_at: float | None = None
-        self._probes = asyncio.Semaphore(PROBES_MAX)
         self._stopping = False
         self._accepting = True
         self._left: list[Assignment] = []
@@ -273,8 +270,7 @@ class Dispatcher:
     async def _probe(self, driven: Driven, failure: Failure, started_at: float, *, charge: bool) -> Outcome:
         driven.progress.phase = "looking for the outcome"
         try:
-            async with self._probes:
-                return await Probe(driven.order, self._tools).run(failure, started_at, charge=charge)
+            return await Probe(driven.order, self._tools).run(failure, started_at, charge=charge)
         except Exception as error:  # noqa: BLE001 - task boundary: the same for looking
             found = self._broken(driven.order, error)
             await self._quarantine()
@@ -285,8 +281,7 @@ class Dispatcher:
         if not driven.progress.copying:
             return Cleaned(clean=True)
         try:
-            async with self._probes:
-                return await Probe(driven.order, self._tools).clean(ended=driven.progress.mode is Mode.STREAM)
+            return await Probe(driven.order, self._tools).clean(ended=driven.progress.mode is Mode.STREAM)
         except Exception as error:  # noqa: BLE001 - task boundary: the same for cleaning
             self._broken(driven.order, error)
             await self._quarantine()

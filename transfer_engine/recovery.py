@@ -158,12 +158,13 @@ class Probe:
 
     async def _look(self, expected: Expected | None) -> Stat | None:
         digest = expected.algorithm if expected else None
-        try:
-            return await self._destination.stat(
-                self._order.dest_url, credential=self._credential, digest=digest, timeouts=self._timeouts
-            )
-        except Missing:
-            return None
+        async with self._tools.looks:
+            try:
+                return await self._destination.stat(
+                    self._order.dest_url, credential=self._credential, digest=digest, timeouts=self._timeouts
+                )
+            except Missing:
+                return None
 
     async def _remove(self) -> bool:
         try:
