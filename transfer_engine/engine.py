@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from transfer_engine.model import (
     JobRequest,
     JobView,
     Link,
+    PlannedJob,
     StoredEvent,
     Transfer,
 )
@@ -37,6 +39,8 @@ T = TypeVar("T")
 
 EVENTS_BLOCK: Final = 500
 """Events read from the store at a time."""
+PLAN_INLINE_MAX: Final = 2000
+"""Largest job that is checked on the event loop, in transfers: about 25 ms."""
 
 
 class Closable(Protocol):
@@ -89,6 +93,7 @@ class Engine:
         schemes: Collection[str],
         closing: Sequence[Closable] = (),
         grace_s: float = 0.0,
+        threads: bool = True,
     ) -> None:
         """Use `TransferEngine` of the package's top level; this one takes its parts."""
         self.reader = reader
@@ -97,6 +102,7 @@ class Engine:
         self._schemes = frozenset(schemes)
         self._closing = tuple(closing)
         self._grace_s = grace_s
+        self._threads = threads
         self._dispatcher = Dispatcher(store=store, tools=tools, rules=rules, deps=deps, on_commit=self._committed)
         self._loop_task: asyncio.Task[None] | None = None
         self._writes: set[asyncio.Task[Any]] = set()
@@ -214,15 +220,26 @@ class Engine:
                 metadata=metadata,
                 key=key,
             )
-        planned = submission.plan(
-            request, now=self._deps.clock.now(), new_id=self._deps.new_id(), schemes=self._schemes
-        )
+        planned = await self._plan(request)
 
         def accepted(inserted: Inserted) -> None:
             self._dispatcher.submitted(inserted.shifts, planned.deadline_at if inserted.new else None)
             self._committed(None)
 
         return (await self._write(self._store.insert(planned), accepted)).job_id
+
+    async def _plan(self, request: JobRequest) -> PlannedJob:
+        plan = functools.partial(
+            submission.plan,
+            request,
+            now=self._deps.clock.now(),
+            new_id=self._deps.new_id(),
+            schemes=self._schemes,
+        )
+        # A job of 100,000 files takes a second to check: meanwhile the loop has copies to watch.
+        if self._threads and len(request.transfers) > PLAN_INLINE_MAX:
+            return await asyncio.to_thread(plan)
+        return plan()
 
     async def cancel(self, job_id: JobId, file_ids: Sequence[FileId] | None = None) -> Canceled:
         """Cancel a job or some of its transfers; running copies are stopped and their remains removed.

@@ -83,6 +83,7 @@ class TransferEngine(Engine):
             schemes=registry.schemes,
             closing=[registry],
             grace_s=settings.service.grace_s if database or settings.database != "sqlite://" else 0.0,
+            threads=not inline,
         )
 
 
