@@ -82,7 +82,7 @@ class LinkStatus:
 class Engine:
     """Moves files. Open it with `async with`; everything it started ends with the block."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts, by name
         self,
         *,
         store: Store,

@@ -26,7 +26,7 @@ from protocols.http.copy import Copier
 from protocols.http.directories import Directories
 from protocols.http.quirks import Quirks
 from protocols.http.session import AddressPolicy, Sessions
-from protocols.http.urls import WIRE_SCHEMES, endpoint_of, wire_url
+from protocols.http.urls import WIRE_SCHEMES, endpoint_of, told_endpoint, wire_url
 from protocols.http.webdav import Metadata
 from protocols.http.wire import Wire
 
@@ -59,14 +59,14 @@ class HttpAdapter:
             ca: bundle file or hashed directory of trusted CAs; None: the system's.
             verify_tls: False accepts any certificate; for tests only.
             connections_max: per TLS identity; 0: no limit, as every running copy holds one.
-            capabilities: by endpoint (`https://host[:port]`), what is known beforehand; it is believed over what
+            capabilities: by endpoint (`https://host`: at every port, `https://host:port`), what is known beforehand; it is believed over what
                 is observed. An endpoint with push=True is sent push COPYs although it looks like plain WebDAV.
             credential_hosts: hosts besides a URL's own that may see its token after a redirect; `.example.org`
                 stands for all hosts below it.
             etag_md5_endpoints: endpoints whose ETag is the md5 of the content (rclone with `--etag-hash`).
             address_allowed: asked for the IP address of every connection; False forbids it.
         """
-        told = {endpoint_of(wire_url(endpoint)): known for endpoint, known in (capabilities or {}).items()}
+        told = {told_endpoint(endpoint): known for endpoint, known in (capabilities or {}).items()}
         self._quirks = Quirks(now=_now, configured=told)
         self._sessions = Sessions(
             user_agent=user_agent,

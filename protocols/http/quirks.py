@@ -109,7 +109,7 @@ class Quirks:
     """Bounded memory of endpoints, least recently used out first."""
 
     def __init__(self, *, now: Callable[[], float], configured: Mapping[str, Capabilities]) -> None:
-        """`configured` is by `scheme://host:port` and never expires."""
+        """`configured` never expires; it is by `scheme://host:port`, or `scheme://host` for every port of it."""
         self._now = now
         self._configured = dict(configured)
         self._records: OrderedDict[str, Record] = OrderedDict()
@@ -120,7 +120,7 @@ class Quirks:
         record = self._records.get(endpoint)
         if record is None or now - record.learned_at_s > EXPIRY_S:
             record = Record(learned_at_s=now)
-            if (told := self._configured.get(endpoint)) is not None:
+            if (told := self._told(endpoint)) is not None:
                 record.pull, record.push = told.pull, told.push
                 record.configured = bool(told.pull or told.push)
             self._records[endpoint] = record
@@ -129,11 +129,14 @@ class Quirks:
         self._records.move_to_end(endpoint)
         return record
 
+    def _told(self, endpoint: str) -> Capabilities | None:
+        return self._configured.get(endpoint) or self._configured.get(endpoint.rpartition(":")[0])
+
     def capabilities(self, endpoint: str) -> Capabilities:
         """What is known of the endpoint as the active party."""
         record = self._records.get(endpoint)
         if record is None:
-            return self._configured.get(endpoint, Capabilities())
+            return self._told(endpoint) or Capabilities()
         local = record.family is not None and record.family.copies_locally
         push = False if record.push is None and local and not record.proved_tpc else record.push
         return Capabilities(pull=record.pull, push=push)

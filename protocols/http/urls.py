@@ -70,6 +70,12 @@ def endpoint_of(url: URL) -> str:
     return f"{url.scheme}://{(url.raw_host or '').lower()}:{url.port or _PORTS[url.scheme]}"
 
 
+def told_endpoint(text: str) -> str:
+    """A configured endpoint as `endpoint_of` writes it; without a port, `scheme://host`, when it names none."""
+    url = wire_url(text)
+    return endpoint_of(url) if url.explicit_port else endpoint_of(url).rpartition(":")[0]
+
+
 def same_site(one: URL, other: URL) -> bool:
     """Whether a secret for `one` may be shown to `other`: the same scheme and host, at any port."""
     return one.scheme == other.scheme and (one.raw_host or "").lower() == (other.raw_host or "").lower()

@@ -10,6 +10,7 @@ from yarl import URL
 from protocols.api import Capabilities
 from protocols.checksum import Checksum
 from protocols.errors import Refused
+from protocols.http.adapter import HttpAdapter
 from protocols.http.propfind import PropfindParser, Unreadable, path_of
 from protocols.http.quirks import ENDPOINTS_MAX, EXPIRY_S, UNKNOWN, Quirks, family_of
 from protocols.http.urls import endpoint_of, listed, parent, redirect_target, same_site, wire_url, with_slash
@@ -194,3 +195,16 @@ def test_what_is_learned_is_forgotten_after_a_day_and_bounded():
     assert quirks.capabilities("https://a:443") == Capabilities()
     quirks.of("http://n:80").family = family_of("nginx")
     assert quirks.capabilities("http://n:80") == Capabilities(push=False)
+
+
+def test_an_endpoint_that_is_configured_without_a_port_is_meant_at_every_port() -> None:
+    adapter = HttpAdapter(
+        capabilities={
+            "davs://one.example": Capabilities(pull=False),
+            "https://two.example:1094": Capabilities(push=False),
+        }
+    )
+    assert adapter.capabilities("https://one.example:8443/f") == Capabilities(pull=False)
+    assert adapter.capabilities("davs://one.example/f") == Capabilities(pull=False)
+    assert adapter.capabilities("https://two.example:1094/f") == Capabilities(push=False)
+    assert adapter.capabilities("https://two.example/f") == Capabilities()
