@@ -59,8 +59,9 @@ class HttpAdapter:
             ca: bundle file or hashed directory of trusted CAs; None: the system's.
             verify_tls: False accepts any certificate; for tests only.
             connections_max: per TLS identity; 0: no limit, as every running copy holds one.
-            capabilities: by endpoint (`https://host`: at every port, `https://host:port`), what is known beforehand; it is believed over what
-                is observed. An endpoint with push=True is sent push COPYs although it looks like plain WebDAV.
+            capabilities: by endpoint (`https://host` for every port of it, or `https://host:port`), what is known
+                beforehand; it is believed over what is observed. An endpoint with push=True is sent push COPYs
+                although it looks like plain WebDAV.
             credential_hosts: hosts besides a URL's own that may see its token after a redirect; `.example.org`
                 stands for all hosts below it.
             etag_md5_endpoints: endpoints whose ETag is the md5 of the content (rclone with `--etag-hash`).
