@@ -14,8 +14,8 @@ from typing import Final, Protocol
 
 from protocols import streaming
 from protocols.api import ANONYMOUS, Adapter, CopyRequest, Credential, Marker, Mode, Stat, Timeouts
-from protocols.checksum import Checksum
 from protocols.errors import (
+    Again,
     AlreadyExists,
     ChecksumMismatch,
     CopyFailed,
@@ -26,14 +26,20 @@ from protocols.errors import (
     Scope,
     SizeMismatch,
     SourceCorrupt,
+    TimedOut,
     TransferError,
     Unsupported,
 )
 from transfer_engine.clock import Clock
 from transfer_engine.config import TransferSettings
 from transfer_engine.model import Assignment, Done, Evidence, Failed, Failure, Outcome, Unknown, Verify
+from transfer_engine.verification import Expected, evidence_of, mismatch
 
 LOOKS_MAX: Final = 64
+CLEANUP_PAUSE_S: Final = 0.5
+"""Before the first repetition of a clean-up; doubles with each further one."""
+LOOK_AGAIN_S: Final = 1.0
+"""Before a first look that failed for a passing reason is repeated, once."""
 
 
 class Adapters(Protocol):
@@ -68,16 +74,6 @@ class Progress:
     def marker(self, marker: Marker) -> None:
         """Take in one report."""
         self.bytes_done = marker.bytes_done
-
-
-@dataclass(slots=True, kw_only=True)
-class Expected:
-    """What the destination must look like."""
-
-    size_bytes: int | None
-    checksum: Checksum | None
-    algorithm: str | None
-    """What to ask the destination for; None: its size is enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +142,13 @@ class Attempt:
         verify = order.options.verify
         needs_source_sum = verify in {Verify.SOURCE, Verify.BOTH} or (verify is Verify.TARGET and not order.checksum)
         try:
-            stat = await self._source.stat(
-                order.source_url,
-                credential=self._source_credential,
-                digest=algorithm if needs_source_sum else None,
-                timeouts=self._timeouts,
+            stat = await patiently(
+                lambda: self._source.stat(
+                    order.source_url,
+                    credential=self._source_credential,
+                    digest=algorithm if needs_source_sum else None,
+                    timeouts=self._timeouts,
+                )
             )
             self._check_source(stat, algorithm)
         except TransferError as error:
@@ -188,7 +186,7 @@ class Attempt:
         order = self._order
         try:
             try:
-                stat = await self._stat_destination(expected.algorithm if order.dest_owned else None)
+                stat = await patiently(lambda: self._stat_destination(expected.algorithm if order.dest_owned else None))
             except Missing:
                 return None
             if stat.is_directory:
@@ -330,12 +328,7 @@ class Attempt:
     async def clean_up(self) -> bool:
         """Remove what this attempt wrote; True when the destination was seen without it."""
         self._progress.phase = "cleaning"
-        try:
-            async with asyncio.timeout(self._tools.settings.cleanup_s):
-                await self._delete_destination()
-        except (TransferError, TimeoutError):
-            return False
-        return True
+        return await remove(self._delete_destination, self._tools.settings.cleanup_s)
 
     async def _delete_destination(self) -> None:
         await self._destination.delete(self._order.dest_url, credential=self._dest_credential, timeouts=self._timeouts)
@@ -369,39 +362,42 @@ class Attempt:
         return Unknown(failure=Failure.of(error), started_at=self._started_at)
 
 
-def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError | None:
-    """What is wrong with a destination, or None when it is as expected.
+async def patiently(look: Callable[[], Awaitable[Stat]]) -> Stat:
+    """Look, and once more when the first look failed for a reason that may have passed already.
 
-    Args: required: a checksum that was asked for but is not offered counts as wrong.
+    A single lost request must not cost an attempt with its back-off; a storage that asks for time
+    or does not answer at all is not pressed.
     """
-    if stat.size_bytes is None or (expected.size_bytes is not None and stat.size_bytes != expected.size_bytes):
-        wrong: TransferError = SizeMismatch(
-            f"Source and destination file size mismatch ({expected.size_bytes} != {stat.size_bytes})"
-        )
-        return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
-    if expected.checksum is None:
-        return None
-    seen = stat.checksums.get(expected.checksum.algorithm)
-    name = expected.checksum.algorithm.upper()
-    if seen is None:
-        if not required:
-            return None
-        wrong = ChecksumMismatch(f"destination offers no {name} checksum, and one is required")
-        return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
-    if seen == expected.checksum:
-        return None
-    wrong = ChecksumMismatch(
-        f"Source and destination {name} checksum do not match ({expected.checksum.value} != {seen.value})"
-    )
-    return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
+    try:
+        return await look()
+    except TransferError as error:
+        if error.again is not Again.SOON or error.retry_after_s is not None or isinstance(error, TimedOut):
+            raise
+    await asyncio.sleep(LOOK_AGAIN_S)
+    return await look()
 
 
-def evidence_of(stat: Stat, expected: Expected, *, adopted: bool = False) -> Evidence:
-    """What was seen of a destination that `mismatch` found nothing wrong with."""
-    seen = stat.checksums.get(expected.checksum.algorithm) if expected.checksum else None
-    assert stat.size_bytes is not None, "mismatch() lets no unknown size pass"
-    method = "size+checksum" if seen is not None else "size"
-    return Evidence(size_bytes=stat.size_bytes, checksum=seen, method=method, adopted=adopted)
+async def remove(delete: Callable[[], Awaitable[object]], limit_s: float) -> bool:
+    """Delete, again and again for up to `limit_s`, until the storage has done it or says that it never will.
+
+    A storage in trouble is the usual reason for having to clean up at all: giving up at its first
+    refusal would leave the remains for somebody to find.
+    """
+    pause = CLEANUP_PAUSE_S
+    try:
+        async with asyncio.timeout(limit_s):
+            while True:
+                try:
+                    await delete()
+                except TransferError as error:
+                    if error.again is Again.NEVER:
+                        return False
+                    await asyncio.sleep(max(pause, min(error.retry_after_s or 0.0, limit_s)))
+                    pause *= 2
+                else:
+                    return True
+    except TimeoutError:
+        return False
 
 
 def _hinted(url: str) -> tuple[str, ...] | None:

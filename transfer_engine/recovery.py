@@ -22,8 +22,9 @@ from typing import Final
 
 from protocols.api import Stat
 from protocols.errors import Again, Missing, Phase, Scope, TransferError
-from transfer_engine.attempt import Expected, Tools, evidence_of, mismatch
+from transfer_engine.attempt import Tools, remove
 from transfer_engine.model import Assignment, Cleaned, Done, Failed, Failure, Verify
+from transfer_engine.verification import Expected, evidence_of, mismatch
 
 LOOK_EVERY_S: Final = 5.0
 """Between two looks at a destination: the usual period of progress markers."""
@@ -167,14 +168,17 @@ class Probe:
                 return None
 
     async def _remove(self) -> bool:
-        try:
-            async with asyncio.timeout(self._tools.settings.cleanup_s):
-                await self._destination.delete(
-                    self._order.dest_url, credential=self._credential, timeouts=self._timeouts
-                )
-                return await self._look(None) is None
-        except (TransferError, TimeoutError):
+        if not await remove(self._delete, self._tools.settings.cleanup_s):
             return False
+        try:
+            return await self._look(None) is None
+        except TransferError:
+            return False
+
+    async def _delete(self) -> bool:
+        return await self._destination.delete(
+            self._order.dest_url, credential=self._credential, timeouts=self._timeouts
+        )
 
 
 def _seen(stat: Stat | None) -> _Seen:
