@@ -66,7 +66,10 @@ class Figure:
     """Engine CPU per transfer."""
     stub_ms: float
     client_ms: float
+    filled_mib: float
+    """Memory of the process that took the queue in, when all of it was queued."""
     rss_mib: float
+    """Memory of the process that worked on it, at the end."""
     peak_mib: float
     start_s: float
     """From the start of the process with that queue until it serves."""
@@ -210,6 +213,7 @@ async def throughput(client: Client, pids: dict[str, int], directory: Path, queu
     async with Service(directory, CLOSED) as service:
         done_before = service.finished()
         rate = await client.fill(service.url, max(queued, 1000))
+        filled_mib = memory_mib(service.pid, "VmRSS")
     print(f"  filled {max(queued, 1000)} at {rate:,.0f} files/s", file=sys.stderr)
     async with Service(directory, OPEN) as service:
         feeder = asyncio.ensure_future(feed(client, service, done_before, queued, total))
@@ -224,6 +228,7 @@ async def throughput(client: Client, pids: dict[str, int], directory: Path, queu
             engine_ms=(cpu_s(service.pid) - engine) / n * 1e3,
             stub_ms=(cpu_s(pids["stub"]) - start["stub"]) / n * 1e3,
             client_ms=(cpu_s(pids["client"]) - start["client"]) / n * 1e3,
+            filled_mib=filled_mib,
             rss_mib=memory_mib(service.pid, "VmRSS"),
             peak_mib=memory_mib(service.pid, "VmHWM"),
             start_s=service.start_s,
@@ -298,7 +303,8 @@ async def run(args: Any) -> dict[str, Any]:
                 print(
                     f"{figure.queued:>9,} queued: {figure.transfers_s:7.0f} transfers/s   CPU ms/transfer: "
                     f"engine {figure.engine_ms:.3f}  stub {figure.stub_ms:.3f}  client {figure.client_ms:.3f}   "
-                    f"RSS {figure.rss_mib:.0f} MiB (peak {figure.peak_mib:.0f})   start {figure.start_s:.1f} s"
+                    f"MiB: filled {figure.filled_mib:.0f}, working {figure.rss_mib:.0f}, peak {figure.peak_mib:.0f}   "
+                    f"start {figure.start_s:.1f} s"
                 )
             for leftover in directory.glob("bench.db*"):
                 leftover.unlink()
