@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.storages.faults import Delay, FaultProxy
+from tests.storages.faults import Corrupt, Cut, Delay, FaultProxy, LoseAnswer
 from tests.storages.process import free_port
 from tests.storages.storage import Storage
 from tests.system.processes import Client, ServiceProcess, client_of, poll_until
@@ -30,6 +30,8 @@ node = 40
 link = 40
 [retry]
 delay_s = 0.2
+retries_max = 10
+few_max = 10
 [transfer]
 quarantine_s = 6.0
 modes = ["pull", "push"]
@@ -38,6 +40,7 @@ discover = false
 [service]
 grace_s = {grace_s}
 """
+N_KILLS = 50
 JOB_FILES = 4
 PAUSE_S = 0.15
 """Between two jobs of the client."""
@@ -182,6 +185,13 @@ def slow_copies(load: Load, *seconds: float, chance: float = 0.3) -> None:
         load.destination.add(Delay(min(wait, 0.7)), methods={"PUT"}, chance=chance)
 
 
+def break_some_copies(load: Load) -> None:
+    """Copies that fail, lie or end without a word, so that kills also fall into what follows on that."""
+    load.source.add(Cut(after_bytes=5000), methods={"GET"}, chance=0.05)
+    load.source.add(Corrupt(offset=7000), methods={"GET"}, chance=0.05)
+    load.destination.add(LoseAnswer(), methods={"COPY"}, chance=0.03)
+
+
 async def kill_at_some_moment(service: ServiceProcess, rng: random.Random) -> None:
     """Start, and kill while it starts or while it works."""
     if rng.random() < 0.2:
@@ -193,19 +203,19 @@ async def kill_at_some_moment(service: ServiceProcess, rng: random.Random) -> No
     await service.kill()
 
 
-@pytest.mark.parametrize("n_kills", [10, 50])
-async def test_killed_again_and_again(storages, tmp_path, n_kills: int):
+async def test_killed_again_and_again(storages, tmp_path):
     seed = random.SystemRandom().randrange(1_000_000)
     print(f"seed {seed}")
     rng = random.Random(seed)
     async with setting(storages, tmp_path) as it:
+        break_some_copies(it.load)
         slow_copies(it.load, 0.4, 1.5)
         await it.service.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(it.load.submit_until_stopped())
             await it.service.live_for(0.5)
             await it.service.kill()
-            for _ in range(n_kills - 2):
+            for _ in range(N_KILLS - 2):
                 await kill_at_some_moment(it.service, rng)
             await it.service.start()
             await it.service.live_for(0.5)
@@ -214,7 +224,7 @@ async def test_killed_again_and_again(storages, tmp_path, n_kills: int):
             it.load.stopping = True
         await it.client.wait(it.load.job_ids, within_s=60)
         begun = await it.load.check(it.source, it.destination)
-        assert it.service.n_starts == n_kills + 1
+        assert it.service.n_starts == N_KILLS + 1
         n_again = sum(n - 1 for n in begun.values())
         print(f"{len(it.load.job_ids)} jobs, {sum(begun.values())} copies, {n_again} of them repeated")
         assert await it.service.terminate() == 0
