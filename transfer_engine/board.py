@@ -80,7 +80,7 @@ class Board:
     def _unblock(self, line: _Line) -> None:
         if line.blocked:
             line.blocked = False
-            self._blocked[line.link.dest_se].discard(line.queue.id)
+            self._blocked[_host(line.link.dest_se)].discard(line.queue.id)
 
     def waiting(self) -> list[Waiting]:
         """The queues that a decision may serve."""
@@ -105,7 +105,7 @@ class Board:
             n = got.get((claim.queue_id, claim.priority), 0)
             if n < claim.n:
                 line.blocked = True
-                self._blocked.setdefault(line.link.dest_se, set()).add(claim.queue_id)
+                self._blocked.setdefault(_host(line.link.dest_se), set()).add(claim.queue_id)
             if n:
                 self._add(line, claim.priority, -n)
 
@@ -118,7 +118,7 @@ class Board:
         """A driven transfer is settled: its slots are free, its destination may be claimed again."""
         queue = order.queue
         self.active.add(self.link(queue), queue.vo, queue.activity, -1)
-        for queue_id in self._blocked.pop(queue.dest_se, ()):
+        for queue_id in self._blocked.pop(_host(queue.dest_se), ()):
             line = self._lines.get(queue_id)
             if line is not None:
                 line.blocked = False
@@ -144,3 +144,8 @@ class Board:
         for line in self._lines.values():
             line.blocked = False
         self._blocked.clear()
+
+
+def _host(se: str) -> str:
+    """A destination can be written under another scheme's name: `davs://host` is `https://host`."""
+    return se.partition("://")[2]

@@ -86,11 +86,8 @@ def decide(waiting: Sequence[Waiting], active: Active, limits: LimitTable, share
         for lane in every
         for priority, n in sorted(lane.taken.items(), reverse=True)
     ]
-    return Decision(tuple(claims), {k: v for k, v in reasons.items() if _has_left(every, k)})
-
-
-def _has_left(lanes: Sequence[_Lane], queue_id: int) -> bool:
-    return any(lane.left for lane in lanes if lane.waiting.queue.id == queue_id)
+    left = {lane.waiting.queue.id for lane in every if lane.left}
+    return Decision(tuple(claims), {queue_id: why for queue_id, why in reasons.items() if queue_id in left})
 
 
 def _admissible(lanes: Sequence[_Lane], counts: Active, limits: LimitTable, reasons: dict[int, str]) -> list[_Lane]:

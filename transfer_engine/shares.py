@@ -44,7 +44,8 @@ class ShareTable:
 def least_served(candidates: Iterable[tuple[str, int, float]]) -> str:
     """The name with the least per weight; candidates are (name, running, weight), at least one.
 
-    The next transfer is counted in: with nothing running the heaviest comes first. Names decide
-    between equals, so that equal input gives equal output.
+    Half of the next transfer is counted in (Webster's method): with nothing running the heaviest comes
+    first, and rounding favours neither the heavy nor the light. Names decide between equals, so that
+    equal input gives equal output.
     """
-    return min(candidates, key=lambda c: ((c[1] + 1) / c[2], c[0]))[0]
+    return min(candidates, key=lambda c: ((c[1] + 0.5) / c[2], c[0]))[0]
