@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ from typing import Final
 import xxhash
 
 from protocols import checksum as checksums
+from protocols.api import Mode
 from transfer_engine import urls
 from transfer_engine.errors import Invalid
 from transfer_engine.model import (
@@ -22,13 +24,17 @@ from transfer_engine.model import (
     PlannedFile,
     PlannedJob,
     Transfer,
+    Verify,
 )
 from transfer_engine.states import FileState, JobType
 
 FILES_MAX: Final = 100_000
 SOURCES_MAX: Final = 16
 TEXT_MAX: Final = 255
+JOB_ID_MAX: Final = 36
 SIZE_MAX: Final = 1 << 62
+SCITAG_MAX: Final = 65535
+STREAMS_MAX: Final = 1000
 KEY_NAMESPACE: Final = uuid.UUID("6d4f7f0c-5d5b-4d8e-9f43-0f6a6f1d2c11")
 """Namespace of job ids that are made from idempotency keys."""
 
@@ -45,7 +51,8 @@ def plan(request: JobRequest, *, now: float, new_id: str, schemes: Collection[st
         raise Invalid(f"a job has at most {FILES_MAX} transfers, this one has {len(request.transfers)}", field="files")
     if not PRIORITY_MIN <= request.priority <= PRIORITY_MAX:
         raise Invalid(f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, got {request.priority}", field="priority")
-    _check_text(request.vo, "vo")
+    _check_names(request)
+    _check_options(request.options)
     job_type = _job_type(request)
     files: list[PlannedFile] = []
     for index, transfer in enumerate(request.transfers):
@@ -82,9 +89,14 @@ def dump_options(options: JobOptions) -> str:
 
 def _json(value: object, field: str) -> str:
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        if not text.isascii():
+            text.encode()
+    except RecursionError:
+        raise Invalid("is nested too deeply", field=field) from None
     except (TypeError, ValueError) as error:
         raise Invalid(f"is not JSON: {error}", field=field) from error
+    return text
 
 
 def _job_id(request: JobRequest, new_id: str) -> JobId:
@@ -117,9 +129,35 @@ def _job_type(request: JobRequest) -> JobType:
     return JobType.REPLICAS if several else JobType.NORMAL
 
 
-def _check_text(text: str, field: str) -> None:
-    if not text or len(text) > TEXT_MAX or not text.isprintable():
-        raise Invalid(f"expected 1 to {TEXT_MAX} printable characters", field=field)
+def _check_names(request: JobRequest) -> None:
+    for text, field in ((request.vo, "vo"), (request.user_dn, "user_dn"), (request.key, "key")):
+        if text is not None:
+            _check_text(text, field)
+    if request.cred_id:
+        _check_text(request.cred_id, "cred_id")
+    if request.job_id is not None:
+        _check_text(request.job_id, "job_id", JOB_ID_MAX)
+
+
+def _check_options(options: JobOptions) -> None:
+    """What is stored is read again at every claim: an option that cannot be read then would stop the engine."""
+    if options.verify not in set(Verify):
+        raise Invalid(f"expected one of {', '.join(Verify)}", field="options.verify")
+    if options.modes is not None and (not options.modes or not set(options.modes) <= set(Mode)):
+        raise Invalid(f"expected some of {', '.join(Mode)}", field="options.modes")
+    if options.timeout_s is not None and not 0 < options.timeout_s < math.inf:
+        raise Invalid("expected a positive number of seconds", field="options.timeout_s")
+    if options.retry_delay_s is not None and not 0 <= options.retry_delay_s < math.inf:
+        raise Invalid("expected a number of seconds", field="options.retry_delay_s")
+    if options.deadline_at is not None and not math.isfinite(options.deadline_at):
+        raise Invalid("expected an instant in seconds since 1970", field="options.deadline_at")
+    if options.n_streams is not None and not 1 <= options.n_streams <= STREAMS_MAX:
+        raise Invalid(f"expected 1 to {STREAMS_MAX}", field="options.n_streams")
+
+
+def _check_text(text: str, field: str, limit: int = TEXT_MAX) -> None:
+    if not text or len(text) > limit or not text.isprintable():
+        raise Invalid(f"expected 1 to {limit} printable characters", field=field)
 
 
 def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection[str]) -> list[PlannedFile]:
@@ -129,6 +167,9 @@ def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection
     if len(transfer.sources) > SOURCES_MAX:
         raise Invalid(f"expected at most {SOURCES_MAX} sources", field=f"{where}.sources")
     _check_text(transfer.activity, f"{where}.activity")
+    _check_text(transfer.selection_strategy, f"{where}.selection_strategy")
+    if transfer.scitag is not None and not 0 < transfer.scitag <= SCITAG_MAX:
+        raise Invalid(f"expected 1 to {SCITAG_MAX}, got {transfer.scitag}", field=f"{where}.scitag")
     if transfer.size_bytes is not None and not 0 <= transfer.size_bytes <= SIZE_MAX:
         raise Invalid(f"expected a length of 0 to 2^62 bytes, got {transfer.size_bytes}", field=f"{where}.filesize")
     destination = _url(transfer.destination, f"{where}.destinations", schemes)

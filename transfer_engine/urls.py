@@ -50,8 +50,12 @@ def parse(url: str, field: str) -> Parts:
         raise Invalid(f"URL is longer than {URL_MAX} characters", field=field)
     if _FORBIDDEN.search(url):
         raise Invalid("URL holds a blank, a control character or a backslash; percent-encode it", field=field)
-    if url[:8].lower() == "file:///":
-        return _checked(Parts("file", "localhost", None, url[7:], ""), url, field)
+    if not url.isascii() and any("\ud800" <= character <= "\udfff" for character in url):
+        raise Invalid("URL cannot be written in UTF-8; percent-encode it", field=field)
+    for local in ("file:///", "file://localhost/"):
+        if url[: len(local)].lower() == local:
+            # A local name may hold anything, also what separates the parts of other URLs.
+            return _checked(Parts("file", "localhost", None, url[len(local) - 1 :], ""), url, field)
     match = _URL.fullmatch(url)
     if match is None:
         raise Invalid(_why_not(url), field=field)
