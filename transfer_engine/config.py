@@ -7,15 +7,20 @@ silently leave a default in force.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from transfer_engine.errors import Invalid
+
+ENV_PREFIX: Final = "TRANSFER_ENGINE_"
+OTHER_VARIABLES: Final = frozenset({"TRANSFER_ENGINE_SERVICE_URL"})
+"""Of the same family, but no settings: where the command line finds the job service."""
 
 Slots = Annotated[int, Field(ge=0, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
@@ -143,9 +148,7 @@ class EventSettings(_Section):
 class Settings(BaseSettings):
     """Everything that can be set."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="TRANSFER_ENGINE_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     database: str = "sqlite://"
     """`sqlite:///path`, or `sqlite://` for one in memory."""
@@ -179,10 +182,10 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return base
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, *above: str) -> str:
     lines = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
+        where = ".".join(str(part) for part in (*above, *item["loc"]))
         problem = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
         lines.append(f"{where}: {problem}")
     return "; ".join(lines)
@@ -201,21 +204,37 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None) -> Se
             raise Invalid(f"cannot be read: {error.strerror}", field=str(path)) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise Invalid(f"is not TOML: {error}", field=str(path)) from error
+    _check_environment(os.environ)
     try:
         settings = Settings(**values)
-        if flags:
-            merged = _merge(settings.model_dump(), flags)
-            settings = settings.model_copy(update=_sections(merged, flags))
     except ValidationError as error:
         raise Invalid(_explain(error), field=str(path) if path else "settings") from error
-    return settings
+    except SettingsError as error:
+        raise Invalid(str(error), field="environment") from error
+    return settings.model_copy(update=_over(settings, flags)) if flags else settings
 
 
-def _sections(merged: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The top-level fields that flags touch, validated."""
+def _check_environment(environ: Mapping[str, str]) -> None:
+    """The library passes over variables that it does not know; here they are errors like other unknown keys."""
+    for name in environ:
+        key = name.upper()
+        if key.startswith(ENV_PREFIX) and key not in OTHER_VARIABLES:
+            section = key.removeprefix(ENV_PREFIX).partition("__")[0].lower()
+            if section not in Settings.model_fields:
+                raise Invalid("unknown key", field=name)
+
+
+def _over(settings: Settings, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The top-level fields that flags touch, checked."""
+    merged = _merge(settings.model_dump(), flags)
     update: dict[str, Any] = {}
     for key in flags:
-        kind = Settings.model_fields[key].annotation
-        value = merged[key]
-        update[key] = kind.model_validate(value) if isinstance(kind, type) and issubclass(kind, BaseModel) else value
+        field = Settings.model_fields.get(key)
+        if field is None:
+            raise Invalid("unknown key", field=key)
+        kind: Any = field.annotation
+        try:
+            update[key] = TypeAdapter(kind).validate_python(merged[key])
+        except ValidationError as error:
+            raise Invalid(_explain(error, key), field="flags") from error
     return update
