@@ -126,6 +126,8 @@ class FaultPlan:
         self._asked: Counter[tuple[str, str]] = Counter()
         self._fitted: Counter[int] = Counter()
         self._fired: Counter[int] = Counter()
+        self.n_faults = 0
+        """Requests that were to go wrong."""
 
     def decide(self, method: str, path: str) -> Fault | None:
         """The fault of this request, or None; counts it."""
@@ -139,7 +141,9 @@ class FaultPlan:
             if chosen is None and due and (rule.times is None or self._fired[number] < rule.times):
                 self._fired[number] += 1
                 chosen = rule.fault
-        return chosen or self._chance(method, path)
+        fault = chosen or self._chance(method, path)
+        self.n_faults += fault is not None
+        return fault
 
     def _chance(self, method: str, path: str) -> Fault | None:
         rates = {"COPY": self.faults.rates, "HEAD": self.faults.head_rates}.get(method)

@@ -115,6 +115,11 @@ class ModelStorage:
             self._site.plan = self._plan()
 
     @property
+    def n_faults(self) -> int:
+        """Requests that went wrong on purpose since it started."""
+        return self._site.plan.n_faults if self._site is not None else 0
+
+    @property
     def n_copies(self) -> int:
         """Copies under way, also those whose client has gone."""
         return len(self._site.tasks) if self._site else 0
