@@ -147,7 +147,7 @@ class _Run:
 
     async def to_end(self, source: str | None, destination: str | None) -> Exit:
         # Owned here: awaited below, cancelled by the signal handler.
-        work = asyncio.ensure_future(self._work(source, destination))  # noqa: TID251
+        work = asyncio.get_running_loop().create_task(self._work(source, destination))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted, work)
@@ -186,7 +186,7 @@ class _Run:
             await shown.enter_async_context(_shown(self._engine, self._tally, self._options))
             reporter: asyncio.Task[None] | None = None
             if self._options.as_json:
-                reporter = asyncio.ensure_future(self._report())  # noqa: TID251 - ended below
+                reporter = asyncio.get_running_loop().create_task(self._report())
             async for pair in _pairs(self._planner, source, destination, self._options):
                 self._count(pair)
                 block.append(Transfer.of(pair.source, pair.destination, checksum=given))
@@ -296,7 +296,7 @@ async def _shown(engine: TransferEngine, tally: _Tally, options: CopyOptions) ->
         return
     with _bar() as progress:
         bar = progress.add_task("", total=None, files="", states="")
-        painter = asyncio.ensure_future(_paint(engine, tally, progress, bar))  # noqa: TID251 - ended below
+        painter = asyncio.get_running_loop().create_task(_paint(engine, tally, progress, bar))
         try:
             yield
             _update(engine, tally, progress, bar)
