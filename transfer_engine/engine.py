@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -226,7 +226,7 @@ class Engine:
             self._dispatcher.submitted(inserted.shifts, planned.deadline_at if inserted.new else None)
             self._committed(None)
 
-        return (await self._write(self._store.insert(planned), accepted)).job_id
+        return (await self._write(lambda: self._store.insert(planned), accepted)).job_id
 
     async def _plan(self, request: JobRequest) -> PlannedJob:
         plan = functools.partial(
@@ -248,20 +248,20 @@ class Engine:
 
         Raises: NotFound, StoreUnavailable.
         """
-        write = self._store.cancel(job_id, self._deps.clock.now(), file_ids)
-        return await self._write(write, self._dispatcher.canceled)
+        now = self._deps.clock.now()
+        return await self._write(lambda: self._store.cancel(job_id, now, file_ids), self._dispatcher.canceled)
 
     async def set_priority(self, job_id: JobId, priority: int) -> None:
         """Change the priority of what still waits in a job. Raises: Invalid, NotFound, StoreUnavailable."""
         if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
             raise Invalid(f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, got {priority}", field="priority")
-        await self._write(self._store.set_priority(job_id, priority), self._dispatcher.absorb)
+        await self._write(lambda: self._store.set_priority(job_id, priority), self._dispatcher.absorb)
 
-    async def _write(self, write: Coroutine[Any, Any, T], then: Callable[[T], None]) -> T:
+    async def _write(self, write: Callable[[], Awaitable[T]], then: Callable[[T], None]) -> T:
         """Write and tell the dispatcher, also when the caller gives up waiting: what is committed is carried out."""
 
         async def both() -> T:
-            result = await write
+            result = await write()
             then(result)
             return result
 

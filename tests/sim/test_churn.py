@@ -14,6 +14,7 @@ from tests.sim.crashes import CHARACTERS, Death, Life, World
 from transfer_engine import FileState, JobId, JobOptions, JobRequest, JobState, JobType, Transfer
 from transfer_engine.engine import Engine
 from transfer_engine.states import JOB_TERMINAL, TERMINAL, roll_up
+from transfer_engine.store.api import JobFilter
 from transfer_engine.testing import EPOCH, run_virtual
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ async def check(engine: Engine, jobs: list[JobId]) -> bool:
     """What holds at every moment; whether everything has ended."""
     over = True
     for job_id in jobs:
-        job, files = await engine.status(job_id), await engine.files(job_id)
+        job, files = (await engine.reader.jobs_by_id([job_id], files=True))[job_id]
         assert (job.finished_at is not None) == (job.state in JOB_TERMINAL)
         assert job.n_finished + job.n_failed + job.n_canceled <= job.n_files
         if job.state in JOB_TERMINAL:
@@ -125,3 +126,39 @@ def test_everything_ends_whatever_users_do(tmp_path: Path, seed: int) -> None:
     ends = run_virtual(main)
     assert ends[JobState.FINISHED]
     assert ends[JobState.CANCELED]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_everything_ends_whatever_users_do_though_engines_die(tmp_path: Path, seed: int) -> None:
+    async def main() -> None:
+        world = World(tmp_path / "t.db", seed)
+        rng = random.Random(seed)
+        users = Users(world.engine(Life(Death())), world, rng)
+
+        async def act() -> None:
+            while True:
+                await users.act()
+                await asyncio.sleep(rng.choice((0, 0.001, 1, 5)))
+
+        for _ in range(12):
+            life = Life(Death(kind=rng.choice(("store", "adapter")), k=rng.randint(10, 80), after=rng.random() < 0.5))
+            users.engine = world.engine(life)
+            try:
+                await users.engine.__aenter__()
+            except asyncio.CancelledError:
+                continue
+            task = asyncio.get_running_loop().create_task(act())
+            await life.over.wait()
+            await world._bury(users.engine, task)
+        async with world.engine(Life(Death())) as engine, asyncio.timeout(50_000):
+            # Those too whose acceptance nobody heard of.
+            jobs = [job.job_id for job in await engine.reader.jobs(JobFilter(limit=10_000))]
+            assert set(users.jobs) <= set(jobs)
+            while not await check(engine, jobs):
+                await asyncio.sleep(30)
+            await asyncio.sleep(60)
+            assert engine.ready
+            assert not engine.running()
+        assert not [entry for entry in world.storages.journal if entry.operation == "conflict"]
+
+    run_virtual(main)
