@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from protocols.errors import Unsupported
-from protocols.scripted import Lost, ScriptedAdapter
+from protocols.errors import CopyFailed, Unavailable, Unsupported
+from protocols.scripted import Lost, Rule, ScriptedAdapter
 from transfer_engine import EngineError, FileState, JobState, Settings, Transfer
 from transfer_engine.engine import Engine
 from transfer_engine.testing import run
@@ -184,5 +184,30 @@ def test_an_engine_whose_dispatcher_broke_still_closes() -> None:
         await engine.close()
         with pytest.raises(EngineError):
             await engine.submit(_file(storages))
+
+    run(scenario)
+
+
+def test_cancel_between_two_attempts_removes_what_the_first_one_left() -> None:
+    """The first attempt could not clean up; the second is cancelled while it still looks at the source."""
+
+    async def scenario(engine: Engine, storages: ScriptedAdapter) -> None:
+        transfer = _file(storages)
+        storages.add_rule(
+            Rule(match="sim://b/f", operations=frozenset({"copy"}), error=lambda: CopyFailed("disk"), at_bytes=1000)
+        )
+        broken = storages.rule("sim://b/f", operations={"delete"}, error=lambda: Unavailable("down"))
+        storages.rule("sim://a/f", operations={"stat"}, attempts=range(2, 3), latency_s=20.0)
+        job_id = await engine.submit(transfer)
+        while (await engine.files(job_id))[0].n_failed == 0 or not engine.running():
+            await asyncio.sleep(0.5)
+        assert storages.storage("sim://b").files()
+        storages.remove_rule(broken)
+        await engine.cancel(job_id)
+        await asyncio.sleep(120)
+        (file,) = await engine.files(job_id)
+        assert file.state is FileState.CANCELED
+        assert storages.storage("sim://b").files() == {}
+        assert _idle(engine)
 
     run(scenario)
