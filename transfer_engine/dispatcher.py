@@ -41,6 +41,7 @@ from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import FileState
 from transfer_engine.store.api import Canceled, Store
+from transfer_engine.store.cancel import EXPIRED
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,8 @@ class Dispatcher:
         self._stopping = True
 
     async def _recover(self) -> None:
+        """Drive what nobody drives: attempts of an earlier engine, remains of cancelled transfers."""
+        self._left += await self._insist(lambda: self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX))
         while self._left:
             for order in self._left:
                 self.board.hold(order)
@@ -168,6 +171,8 @@ class Dispatcher:
             driven = self.driven.get(file_id)
             if driven is not None and driven.order.epoch == epoch:
                 driven.cancel()
+        if canceled.leftovers and self._group is not None:
+            self._group.create_task(self._recover(), name="leftovers")
         self._on_commit(canceled.job_id)
 
     # Decide and claim
@@ -251,6 +256,10 @@ class Dispatcher:
 
     async def _attempt(self, driven: Driven) -> Outcome:
         order = driven.order
+        deadline_at = order.options.deadline_at
+        if deadline_at is not None and deadline_at < self._deps.clock.now():
+            # The job expired while this transfer ran; a crash has queued it again.
+            return Failed(failure=EXPIRED, clean=not order.dest_owned, started_at=order.claimed_at)
         try:
             attempt = Attempt(
                 order,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from typing import Final, assert_never
 
-from protocols.errors import Scope
+from protocols.errors import Again, Scope
 from transfer_engine.model import Assignment, Change, Cleaned, Done, Failed, Failure, Outcome, Released, Unknown
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.states import Event, FileState, JobType
@@ -57,7 +57,8 @@ def _failed(order: Assignment, outcome: Failed, now: float, policy: RetryPolicy,
     failure = outcome.failure
     if not outcome.charge:
         return _change(order, Event.RETRY, now, failure=failure, started_at=outcome.started_at, dest_owned=owned)
-    if _another_replica(order, failure):
+    again_at = policy.retry_at(failure, order.options, order.n_failed + 1, now, rng)
+    if _another_replica(order, failure) and (again_at is None or not _passing_at_destination(failure)):
         return _change(
             order,
             Event.FAIL,
@@ -68,7 +69,6 @@ def _failed(order: Assignment, outcome: Failed, now: float, policy: RetryPolicy,
             dest_owned=owned,
             activate_next=True,
         )
-    again_at = policy.retry_at(failure, order.options, order.n_failed + 1, now, rng)
     return _change(
         order,
         Event.FAIL if again_at is None else Event.RETRY,
@@ -79,6 +79,11 @@ def _failed(order: Assignment, outcome: Failed, now: float, policy: RetryPolicy,
         started_at=outcome.started_at,
         dest_owned=owned,
     )
+
+
+def _passing_at_destination(failure: Failure) -> bool:
+    """Whether it is the destination's trouble and may pass: no reason to spend a replica on it."""
+    return failure.scope is Scope.DESTINATION and failure.again in {Again.SOON, Again.LATE}
 
 
 def _another_replica(order: Assignment, failure: Failure) -> bool:

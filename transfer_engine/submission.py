@@ -113,7 +113,7 @@ def _fingerprint(request: JobRequest, metadata: str | None) -> str:
     digest = xxhash.xxh3_128()
     for transfer in request.transfers:
         digest.update(repr(transfer).encode())
-    digest.update(f"{options}{metadata}{request.priority}{request.vo}".encode())
+    digest.update(f"{options}{metadata}{request.priority}{request.vo}{request.job_type}".encode())
     return digest.hexdigest()
 
 

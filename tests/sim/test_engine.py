@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from protocols.errors import CopyFailed, Denied, Missing, NoSpace, Overloaded
+from protocols.errors import CopyFailed, Denied, Missing, NoSpace, Overloaded, Scope
 from protocols.scripted import Lie, Lost, Rule, ScriptedAdapter
 from transfer_engine import FileState, Invalid, JobOptions, JobRequest, JobState, JobType, Settings, Transfer
 from transfer_engine.engine import Engine
@@ -354,5 +354,45 @@ def test_a_missing_source_is_not_a_storage_fault_for_others() -> None:
         good = [_file(storages, f"/{n}") for n in range(5)]
         job = await engine.wait(await engine.submit([*good, Transfer.of("sim://a/gone", "sim://b/gone")]))
         assert (job.state, job.n_finished, job.n_failed) == (JobState.FINISHEDDIRTY, 5, 1)
+
+    run(scenario)
+
+
+def test_remains_of_a_failed_attempt_go_with_the_cancellation_of_its_retry() -> None:
+    async def scenario(engine: Engine, storages: ScriptedAdapter) -> None:
+        storages.add_rule(
+            Rule(match="sim://b/*", operations=frozenset({"copy"}), error=lambda: CopyFailed("disk"), at_bytes=500)
+        )
+        stuck = storages.rule("sim://b/*", operations={"delete"}, error=lambda: Overloaded("busy"))
+        transfer = _file(storages)
+        storages.storage("sim://b")
+        job_id = await engine.submit(transfer, options=JobOptions(retry_delay_s=600))
+        while not any(link.retried for link in engine.links()):
+            await asyncio.sleep(1)
+        assert storages.storage("sim://b").files()
+        assert (await engine.files(job_id))[0].state is FileState.SUBMITTED
+        storages.remove_rule(stuck)
+        await engine.cancel(job_id)
+        while (await engine.files(job_id))[0].state is not FileState.CANCELED:
+            await asyncio.sleep(1)
+        assert storages.storage("sim://b").files() == {}
+
+    run(scenario)
+
+
+def test_trouble_at_the_destination_spends_no_replica() -> None:
+    async def scenario(engine: Engine, storages: ScriptedAdapter) -> None:
+        _file(storages)
+        storages.storage("sim://c").add("/f", size_bytes=1_000_000)
+        storages.rule(
+            "sim://b/*",
+            operations={"copy"},
+            attempts=range(1, 3),
+            error=lambda: CopyFailed("disk", scope=Scope.DESTINATION),
+        )
+        transfer = Transfer(sources=("sim://a/f", "sim://c/f"), destination="sim://b/f")
+        job = await engine.wait(await engine.submit(transfer))
+        states = [file.state for file in await engine.files(job.job_id)]
+        assert states == [FileState.FINISHED, FileState.NOT_USED]
 
     run(scenario)

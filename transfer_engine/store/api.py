@@ -51,6 +51,8 @@ class Canceled:
     running: tuple[tuple[FileId, int], ...]
     """(transfer, epoch) of attempts that must be stopped; they are CANCELING now."""
     shifts: tuple[Shift, ...]
+    leftovers: bool = False
+    """Waiting transfers with remains at their destination are CANCELING now, for `take_over` to return."""
     was_terminal: bool = False
     states: tuple[tuple[FileId, FileState], ...] = ()
     """State of each transfer that was asked for by id, after the cancellation."""

@@ -18,7 +18,7 @@ from transfer_engine.store.api import Backlog, Canceled
 from transfer_engine.store.books import Books
 from transfer_engine.store.rows import dump_failure
 from transfer_engine.store.settle import JobDelta, settle_jobs
-from transfer_engine.store.tables import DELAYED_SQL, READY_SQL, events, jobs, transfers
+from transfer_engine.store.tables import DELAYED_SQL, DRIVEN_SQL, READY_SQL, events, jobs, transfers
 
 BY_USER: Final = Failure(
     code="CANCELED",
@@ -49,6 +49,9 @@ _SET: Final = (
         retry_at=None,
     )
 )
+
+
+_DISOWN: Final = update(transfers).where(transfers.c.id == bindparam("file")).values(owner="", copying=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ class CancelJobs:
                 states=self._states(connection, job.ref, request.file_ids),
             )
         affected = self._affected(connection, job, request)
-        canceled = self._write(connection, job, request, affected)
+        leftovers = self._leftovers(connection, affected)
+        canceled = self._write(connection, job, request, affected, leftovers)
         if request.file_ids is None and not request.waiting_only:
             connection.execute(update(jobs).where(jobs.c.ref == job.ref).values(cancel_requested=1))
         return Canceled(
@@ -96,8 +100,24 @@ class CancelJobs:
             n_canceled=len(affected),
             running=tuple((FileId(r.id), r.epoch) for r in affected if r.state in DRIVEN),
             shifts=canceled,
+            leftovers=bool(leftovers),
             states=self._states(connection, job.ref, request.file_ids),
         )
+
+    @staticmethod
+    def _leftovers(connection: Connection, affected: Sequence[Any]) -> frozenset[int]:
+        """Waiting transfers whose earlier attempt may have left a file: it has to go before they are over.
+
+        They become CANCELING without an owner, for `take_over` to find. Where another transfer drives
+        the same destination by now, what lies there is its business.
+        """
+        owned = {r.dest_key: r.id for r in affected if r.state == FileState.SUBMITTED and r.dest_owned}
+        if not owned:
+            return frozenset()
+        driven = connection.execute(
+            select(transfers.c.dest_key).where(transfers.c.dest_key.in_(list(owned)), text(DRIVEN_SQL))
+        ).scalars()
+        return frozenset(owned.values()) - {owned[key] for key in driven}
 
     @staticmethod
     def _affected(connection: Connection, job: Any, request: CancelRequest) -> list[Any]:
@@ -111,6 +131,8 @@ class CancelJobs:
                 transfers.c.queue_id,
                 transfers.c.priority,
                 transfers.c.retry_at,
+                transfers.c.dest_owned,
+                transfers.c.dest_key,
             ).where(transfers.c.job_ref == job.ref, transfers.c.state.not_in([s.value for s in TERMINAL]))
         ).all()
         rows = [r for r in found if r.state != FileState.CANCELING]
@@ -127,7 +149,12 @@ class CancelJobs:
         return [r for r in rows if r.file_index in live]
 
     def _write(
-        self, connection: Connection, job: Any, request: CancelRequest, affected: Sequence[Any]
+        self,
+        connection: Connection,
+        job: Any,
+        request: CancelRequest,
+        affected: Sequence[Any],
+        leftovers: frozenset[int],
     ) -> tuple[Shift, ...]:
         if not affected:
             return ()
@@ -135,7 +162,7 @@ class CancelJobs:
         writes, news = [], []
         ready: Counter[tuple[int, int]] = Counter()
         for row in affected:
-            after = step(FileState(row.state), Event.CANCEL)
+            after = FileState.CANCELING if row.id in leftovers else step(FileState(row.state), Event.CANCEL)
             over = after is FileState.CANCELED
             writes.append(
                 {
@@ -158,6 +185,8 @@ class CancelJobs:
             if row.state == FileState.SUBMITTED and row.retry_at is None:
                 ready[row.queue_id, row.priority] += 1
         connection.execute(_SET, writes)
+        if leftovers:
+            connection.execute(_DISOWN, [{"file": file_id} for file_id in sorted(leftovers)])
         delta = JobDelta(canceled=len({row.file_index for row in affected}))
         settle_jobs(connection, self._books, {job.ref: delta}, at=request.now, news=news)
         connection.execute(insert(events), news)
