@@ -126,8 +126,8 @@ class FaultPlan:
         self._asked: Counter[tuple[str, str]] = Counter()
         self._fitted: Counter[int] = Counter()
         self._fired: Counter[int] = Counter()
-        self.n_faults = 0
-        """Requests that were to go wrong."""
+        self.struck: Counter[tuple[Fault, str]] = Counter()
+        """(fault, path) → requests that were to go wrong so."""
 
     def decide(self, method: str, path: str) -> Fault | None:
         """The fault of this request, or None; counts it."""
@@ -142,7 +142,8 @@ class FaultPlan:
                 self._fired[number] += 1
                 chosen = rule.fault
         fault = chosen or self._chance(method, path)
-        self.n_faults += fault is not None
+        if fault is not None:
+            self.struck[fault, path] += 1
         return fault
 
     def _chance(self, method: str, path: str) -> Fault | None:

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import random
 import tempfile
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,18 +21,24 @@ import aiohttp
 from transfer_engine.config import load
 from transfer_engine.demo.faults import Fault, Faults, Rule
 from transfer_engine.demo.storage import ModelStorage
-from transfer_engine.model import FileView, JobId
+from transfer_engine.demo.verdict import Plan, Verdict, judge, place_of
+from transfer_engine.engine import Engine
+from transfer_engine.errors import EngineError
+from transfer_engine.model import JobId
 from transfer_engine.service.server import serve
-from transfer_engine.states import JOB_TERMINAL, FileState
+from transfer_engine.states import TERMINAL, FileState
 from transfer_engine.wiring import TransferEngine
 
 MB: Final = 1_000_000
 JOB_FILES: Final = 20
+BACKLOG_FILES: Final = 40
+"""Files that wait while the demo goes on for a given time: few, so that it ends soon after."""
+LOOK_S: Final = 0.25
+"""How often it is looked at what waits, and what has ended."""
 ACTIVITIES: Final = ("production", "user", "tests")
+PRIORITIES: Final = (2, 3, 3, 4)
 
-MUST_FAIL: Final = 3
-"""Transfers of the demo that cannot succeed."""
-CHANCES: Final = {
+CHANCES: Final[Mapping[Fault, float]] = {
     Fault.UNAVAILABLE: 0.03,
     Fault.FAILURE_LINE: 0.03,
     Fault.CORRUPT: 0.03,
@@ -41,6 +47,7 @@ CHANCES: Final = {
     Fault.CUT_PARTIAL: 0.02,
 }
 """Of the first COPY to each file; the second one works."""
+NO_DIGESTS: Final = Rule(fault=Fault.NO_DIGEST, method="HEAD", path="/data/*0", times=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,10 @@ SITES: Final = (
     Site("ALPHA", "xrootd", 60 * MB),
     Site("BRAVO", "dcache", 45 * MB),
     Site("CHARLIE", "storm", 45 * MB),
-    Site("DELTA", "xrootd", 25 * MB),
+    Site("DELTA", "xrootd", 20 * MB),
 )
-SETTINGS: Final[dict[str, Any]] = {
+N_LINKS: Final = len(SITES) * (len(SITES) - 1)
+SETTINGS: Final[Mapping[str, Any]] = {
     "limits": {"link": 3, "endpoint_inbound": 8, "endpoint_outbound": 8},
     "retry": {"delay_s": 1.0, "retries_max": 4},
     "transfer": {"quarantine_s": 2.0},
@@ -67,58 +75,53 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 
 
-@dataclass(slots=True)
-class Verdict:
-    """What the storages' own records say in the end."""
+def _storage(number: int, site: Site, seed: int) -> ModelStorage:
+    return ModelStorage(
+        name=site.name,
+        kind=site.kind,
+        seed=seed + number,
+        host=f"127.0.0.{number + 2}",
+        bandwidth_bytes_s=site.bandwidth_bytes_s,
+        marker_period_s=1.0,
+        faults=Faults(rules=(NO_DIGESTS,), rates=CHANCES, attempts_max=1, zombie_s=0.5),
+    )
 
-    states: Counter[str] = field(default_factory=Counter)
-    n_bytes: int = 0
-    n_attempts: int = 0
-    n_faults: int = 0
-    failed: list[FileView] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """Empty when every state is true and nothing is where it should not be."""
+
+async def _start(storage: ModelStorage) -> None:
+    try:
+        await storage.start()
+    except OSError as error:
+        # Linux has all of 127.0.0.0/8; elsewhere only 127.0.0.1 is there by itself.
+        msg = f"the demo's storages listen on {storage.host}, which cannot be used here: {error.strerror or error}"
+        raise EngineError(msg) from error
 
 
 class Demo:
-    """Storages, engine and service, started together and ended together."""
+    """Storages, engine and service, started together and ended together: see `opened`.
 
-    def __init__(self, directory: Path, *, n_files: int, seed: int) -> None:
+    Attributes:
+        url: the job service's.
+        n_submitted: transfers accepted so far.
+    """
+
+    def __init__(self, directory: Path, *, seed: int) -> None:
         self._rng = random.Random(seed)  # noqa: S311 - a demo that can be repeated
-        self.n_files = n_files
-        self.n_submitted = 0
-        self.storages = [
-            ModelStorage(
-                name=site.name,
-                kind=site.kind,
-                seed=seed + number,
-                host=f"127.0.0.{number + 2}",
-                bandwidth_bytes_s=site.bandwidth_bytes_s,
-                marker_period_s=1.0,
-                faults=Faults(
-                    rules=(Rule(fault=Fault.NO_DIGEST, method="HEAD", path="/data/*0", times=3),),
-                    rates=CHANCES,
-                    attempts_max=1,
-                    zombie_s=0.5,
-                ),
-            )
-            for number, site in enumerate(SITES)
-        ]
-        settings = load(None, {**SETTINGS, "database": f"sqlite:///{directory / 'demo.db'}"})
-        self.engine = TransferEngine(settings=settings)
-        self._settings = settings
+        self._storages = [_storage(number, site, seed) for number, site in enumerate(SITES)]
+        self._settings = load(None, {**SETTINGS, "database": f"sqlite:///{directory / 'demo.db'}"})
+        self.engine: Engine = TransferEngine(settings=self._settings)
         self.url = ""
-        self.jobs: list[JobId] = []
-        self._expected: dict[tuple[str, str], tuple[int, str]] = {}
-        """(storage, path) → size and adler32 of what may be there in the end."""
-        self._foreign: dict[tuple[str, str], tuple[int, str]] = {}
+        self.n_submitted = 0
+        self._jobs: list[JobId] = []
+        self._plan = Plan()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Demo]:
         """Start everything; leaving ends everything."""
         async with contextlib.AsyncExitStack() as stack:
-            for storage in self.storages:
-                await stack.enter_async_context(storage)
+            for storage in self._storages:
+                # Also what was interrupted on its way up is taken down.
+                stack.push_async_callback(storage.stop)
+                await _start(storage)
             await stack.enter_async_context(self.engine)
             ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             service = asyncio.get_running_loop().create_task(
@@ -137,47 +140,82 @@ class Demo:
 
     # The load
 
-    async def submit(self, n: int) -> None:
-        """Submit `n` more files through REST, in jobs of 20."""
-        async with aiohttp.ClientSession() as session:
-            for first in range(0, n, JOB_FILES):
-                files = [self._file() for _ in range(min(JOB_FILES, n - first))]
-                await self._post(session, files)
-                # The first ones shall move while the others are still being submitted.
-                await asyncio.sleep(0)
+    async def carry_out(self, *, n_files: int, seconds: float | None) -> None:
+        """Submit the load and wait until all of it has ended.
 
-    async def submit_failures(self) -> None:
-        """A few transfers that cannot succeed: two sources are missing, one destination is taken."""
-        taken = self.storages[1]
-        there = taken.add_file("/data/taken", 1234)
-        self._foreign[taken.url, "/data/taken"] = (1234, there.value)
-        good = self.storages[0].add_file("/data/wanted", 4321)
-        files: list[dict[str, Any]] = [
-            {"sources": [f"{self.storages[0].url}/data/gone-{n}"], "destinations": [f"{taken.url}/copy/gone-{n}"]}
-            for n in (1, 2)
-        ]
-        source = f"{self.storages[0].url}/data/wanted"
-        files.append({"sources": [source], "destinations": [f"{taken.url}/data/taken"], "checksum": f"{good}"})
-        async with aiohttp.ClientSession() as session:
-            await self._post(session, files)
+        Args:
+            n_files: how many files, besides a few that must fail.
+            seconds: keep submitting for this long instead, with at most `n_files` waiting.
+        """
+        submitted = asyncio.Event()
+        async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as session:
+            group.create_task(self._release(submitted))
+            await self._post(session, self._hopeless())
+            if seconds is None:
+                await self._submit(session, n_files)
+            else:
+                await self._keep_busy(session, n_max=min(n_files, BACKLOG_FILES), seconds=seconds)
+            submitted.set()
+
+    async def _keep_busy(self, session: aiohttp.ClientSession, *, n_max: int, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while loop.time() < end:
+            n_waiting = sum(link.ready for link in self.engine.links())
+            await self._submit(session, min(JOB_FILES, n_max - n_waiting))
+            await asyncio.sleep(min(LOOK_S, max(0.0, end - loop.time())))
+
+    async def _submit(self, session: aiohttp.ClientSession, n_files: int) -> None:
+        for first in range(0, n_files, JOB_FILES):
+            await self._post(session, [self._file() for _ in range(min(JOB_FILES, n_files - first))])
 
     async def _post(self, session: aiohttp.ClientSession, files: list[dict[str, Any]]) -> None:
-        params = {"verify_checksum": "both", "priority": self._rng.choice((2, 3, 3, 4))}
+        params = {"verify_checksum": "both", "priority": self._rng.choice(PRIORITIES)}
         async with session.post(f"{self.url}/jobs", json={"files": files, "params": params}) as answer:
             value = await answer.json()
             if answer.status != 200:  # noqa: PLR2004 - FTS's only success
                 msg = f"the service refused the demo's own job: {value}"
                 raise RuntimeError(msg)
-        self.jobs.append(JobId(value["job_id"]))
         self.n_submitted += len(files)
+        self._jobs.append(JobId(value["job_id"]))
+
+    async def _release(self, submitted: asyncio.Event) -> None:
+        """Have the storages forget the bytes of what has finished, until all has ended: a demo needs little room.
+
+        Raises: EngineError: the engine has stopped.
+        """
+        going_on: list[JobId] = []
+        n_seen = 0
+        while going_on or n_seen < len(self._jobs) or not submitted.is_set():
+            going_on += self._jobs[n_seen:]
+            n_seen = len(self._jobs)
+            for job_id in tuple(going_on):
+                if await self._release_finished(job_id):
+                    going_on.remove(job_id)
+            if going_on:
+                with contextlib.suppress(TimeoutError):
+                    await self.engine.wait(going_on[0], LOOK_S)
+            else:
+                await asyncio.sleep(LOOK_S)
+
+    async def _release_finished(self, job_id: JobId) -> bool:
+        """Whether every transfer of the job has ended; the bytes of those that finished are gone then."""
+        storages = {storage.url: storage for storage in self._storages}
+        files = await self.engine.files(job_id)
+        for file in files:
+            if file.state is FileState.FINISHED:
+                url, path = place_of(file.dest_url)
+                storages[url].release(path)
+        return all(file.state in TERMINAL for file in files)
 
     def _file(self) -> dict[str, Any]:
-        number = self.n_submitted + len(self._expected)
-        source, destination = self._rng.sample(self.storages, 2)
-        # Many small files, a few large ones, as in a data lake.
+        number = len(self._plan.copies) + 1
+        source, destination = self._rng.sample(self._storages, 2)
+        # Many small files, a few large ones, as in a data lake: 10 kB to 25 MB.
         size = int(10 ** self._rng.triangular(4.0, 7.4, 6.6))
-        checksum = source.add_file(f"/data/{number:06d}", size)
-        self._expected[destination.url, f"/copy/{number:06d}"] = (size, checksum.value)
+        checksum = source.add_file(f"/data/{number:06d}", size, seed=number)
+        self._plan.sources[source.url, f"/data/{number:06d}"] = (size, checksum.value)
+        self._plan.copies[destination.url, f"/copy/{number:06d}"] = (size, checksum.value)
         return {
             "sources": [f"{source.url}/data/{number:06d}"],
             "destinations": [f"{destination.url}/copy/{number:06d}"],
@@ -186,72 +224,41 @@ class Demo:
             "activity": self._rng.choice(ACTIVITIES),
         }
 
+    def _hopeless(self) -> list[dict[str, Any]]:
+        """Transfers that cannot succeed: two sources are missing, one destination is taken."""
+        source, destination = self._storages[0], self._storages[1]
+        for storage, path, size in ((source, "/data/wanted", 4321), (destination, "/data/taken", 1234)):
+            self._plan.sources[storage.url, path] = (size, storage.add_file(path, size).value)
+        files = []
+        for there, here, code in (
+            ("/data/gone-1", "/copy/gone-1", "MISSING"),
+            ("/data/gone-2", "/copy/gone-2", "MISSING"),
+            ("/data/wanted", "/data/taken", "ALREADY_EXISTS"),
+        ):
+            self._plan.hopeless[destination.url, here] = code
+            files.append({"sources": [f"{source.url}{there}"], "destinations": [f"{destination.url}{here}"]})
+        return files
+
     # What is known
 
-    def name_of(self, endpoint: str) -> str:
-        """The demo's name of an endpoint (`http://127.0.0.2` → ALPHA)."""
-        for site, storage in zip(SITES, self.storages, strict=True):
-            if storage.url.rpartition(":")[0] == endpoint:
-                return site.name
-        return endpoint
-
-    async def ended(self) -> bool:
-        """Whether every job has ended."""
-        for job_id in self.jobs:
-            if (await self.engine.status(job_id)).state not in JOB_TERMINAL:
-                return False
-        return True
+    def links(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Every link: its name, and its source and destination endpoint as the engine has them."""
+        endpoints = [(site.name, f"http://{s.host}") for site, s in zip(SITES, self._storages, strict=True)]
+        for (source, source_se), (destination, dest_se) in permutations(endpoints, 2):
+            yield f"{source} → {destination}", (source_se, dest_se)
 
     async def verdict(self) -> Verdict:
         """Compare what the engine says with what the storages have."""
-        verdict = Verdict()
-        there = {(s.url, path): what for s in self.storages for path, what in s.files().items()}
-        wanted: dict[tuple[str, str], tuple[int, str]] = dict(self._foreign)
-        for job_id in self.jobs:
-            for file in await self.engine.files(job_id):
-                verdict.states[file.state.value] += 1
-                verdict.n_attempts += file.n_failed + (file.state is FileState.FINISHED)
-                if file.state is FileState.FINISHED:
-                    place = _place(file.dest_url)
-                    wanted[place] = self._expected[place]
-                    verdict.n_bytes += file.seen_bytes or 0
-                elif file.state is FileState.FAILED:
-                    verdict.failed.append(file)
-        verdict.n_faults = sum(storage.n_faults for storage in self.storages)
-        verdict.problems = _compare(wanted, there, self.storages)
-        return verdict
-
-
-def _place(url: str) -> tuple[str, str]:
-    scheme, _, rest = url.partition("://")
-    host, _, path = rest.partition("/")
-    return f"{scheme}://{host}", f"/{path}"
-
-
-def _compare(
-    wanted: dict[tuple[str, str], tuple[int, str]],
-    there: dict[tuple[str, str], tuple[int, str]],
-    storages: Sequence[ModelStorage],
-) -> list[str]:
-    """Everything that is not as it must be, one line each."""
-    problems = [
-        f"{url}{path} should be there and right"
-        for (url, path), what in wanted.items()
-        if there.get((url, path)) != what
-    ]
-    problems += [
-        f"{url}{path} is there, though no transfer to it finished"
-        for url, path in there
-        if path.startswith("/copy/") and (url, path) not in wanted
-    ]
-    problems += [f"{s.url}{path} was left half-written" for s in storages for path in s.partial_files()]
-    problems += [f"{s.url}: {entry}" for s in storages for entry in s.journal.violations()]
-    return problems
+        files = [file for job_id in self._jobs for file in await self.engine.files(job_id)]
+        return judge(self._plan, files, self._storages)
 
 
 @contextlib.asynccontextmanager
-async def opened(*, n_files: int, seed: int) -> AsyncIterator[Demo]:
-    """A demo in a directory of its own, which is gone afterwards."""
+async def opened(*, seed: int) -> AsyncIterator[Demo]:
+    """A demo in a directory of its own, which is gone afterwards.
+
+    Raises: EngineError: a storage cannot listen on its loopback address.
+    """
     with tempfile.TemporaryDirectory(prefix="transfer-engine-demo-") as name:
-        async with Demo(Path(name), n_files=n_files, seed=seed).open() as demo:
+        async with Demo(Path(name), seed=seed).open() as demo:
             yield demo

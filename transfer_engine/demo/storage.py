@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
@@ -115,9 +116,9 @@ class ModelStorage:
             self._site.plan = self._plan()
 
     @property
-    def n_faults(self) -> int:
-        """Requests that went wrong on purpose since it started."""
-        return self._site.plan.n_faults if self._site is not None else 0
+    def struck(self) -> Counter[tuple[Fault, str]]:
+        """(fault, path) → requests that went wrong on purpose, since `faults` was set; empty once stopped."""
+        return Counter(self._site.plan.struck) if self._site is not None else Counter()
 
     @property
     def n_copies(self) -> int:
@@ -137,6 +138,12 @@ class ModelStorage:
         """The bytes of a file, complete or not; None when there is none."""
         stored = self._namespace.file(clean_path(path))
         return None if stored is None else stored.content.read(0, stored.content.size_bytes)
+
+    def release(self, path: str) -> None:
+        """Give back the room of a file that nobody will read; `files()` still knows its size and checksum."""
+        stored = self._namespace.file(clean_path(path))
+        if stored is not None and stored.complete:
+            stored.content.close()
 
     def files(self) -> dict[str, tuple[int, str]]:
         """{path: (size in bytes, adler32)} of everything that is there, partial files included."""
