@@ -56,7 +56,7 @@ def checksum(path: SimPath, algorithm: str, *, corrupt: bool = False) -> Checksu
         name = algorithm_name(algorithm)
     except ValueError:
         return None
-    text = xxhash.xxh3_128_hexdigest(path.name, seed=int(corrupt))
+    text = xxhash.xxh3_128_hexdigest(path.name.encode(), seed=int(corrupt))
     width = WIDTHS[name]
     return Checksum(name, (text * (width // len(text) + 1))[:width])
 

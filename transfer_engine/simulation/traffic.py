@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocols.api import Marker, OnMarker, Timeouts
@@ -46,14 +47,20 @@ class Traffic:
         self._apply_capacities()
 
     async def move(
-        self, link: tuple[str, str], n_bytes: int, on_marker: OnMarker, timeouts: Timeouts
-    ) -> tuple[float, int]:
-        """Move so many bytes; returns (bytes, number of markers).
+        self,
+        link: tuple[str, str],
+        n_bytes: int,
+        on_marker: OnMarker,
+        timeouts: Timeouts,
+        interrupted: Callable[[int], None],
+    ) -> int:
+        """Move so many bytes; returns the number of markers.
 
+        Args: interrupted: told how many bytes had moved when it ends early, by an error or cancelled.
         Raises: Stalled, TimedOut, OutcomeUnknown (something on the way died).
         """
         if n_bytes <= 0:
-            return 0.0, 0
+            return 0
         now = self._loop.time()
         lane = self._lanes.get(link)
         if lane is None:
@@ -70,8 +77,8 @@ class Traffic:
             await moving.ended
         finally:
             if flow in self._moving:
-                moving.bytes_done = self._stop(moving)
-        return float(n_bytes), moving.n_markers
+                interrupted(int(self._stop(moving)))
+        return moving.n_markers
 
     def moved(self) -> dict[tuple[str, str], float]:
         """Link → bytes that its unfinished copies have moved so far."""

@@ -1,0 +1,139 @@
+"""One modelled copy, from the storage's acceptance to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Final
+
+from protocols.api import CopyEnd, CopyRequest, OnMarker
+from protocols.errors import (
+    CopyFailed,
+    Denied,
+    Missing,
+    NoSpace,
+    OutcomeUnknown,
+    Overloaded,
+    Phase,
+    Scope,
+    TransferError,
+    Unavailable,
+)
+from transfer_engine.simulation.faults import Busy, ErrorName, Errors
+from transfer_engine.simulation.namespace import SimPath
+
+if TYPE_CHECKING:
+    from transfer_engine.simulation.storages import SimulatedStorages
+
+PASSIVE_WAIT_S: Final = 30.0
+"""How long an active party tries to reach the other end before it reports failure."""
+AT_ONCE: Final = frozenset({"unavailable", "no-space", "missing", "denied"})
+"""Errors that come before the first byte; the others come somewhere in the file."""
+
+
+class Copying:
+    """A copy and what it holds meanwhile."""
+
+    def __init__(
+        self, storages: SimulatedStorages, request: CopyRequest, source: SimPath, destination: SimPath
+    ) -> None:
+        self._storages = storages
+        self._request = request
+        self._source = source
+        self._destination = destination
+        self._link = (source.host, destination.host)
+
+    async def run(self, on_marker: OnMarker) -> CopyEnd:
+        """Carry it out; see `Adapter.copy`."""
+        storages, oracle, url = self._storages, self._storages.oracle, self._request.destination_url
+        self._check_busy()
+        oracle.started(self._source, self._destination.host, storages.now())
+        oracle.trace(storages.now(), "copy", url)
+        try:
+            end = await self._run(on_marker)
+        except asyncio.CancelledError:
+            oracle.trace(storages.now(), "cancelled", url)
+            raise
+        except TransferError as error:
+            oracle.trace(storages.now(), f"failed {error.code}", url)
+            raise
+        finally:
+            oracle.stopped(self._source, self._destination.host, storages.now())
+        oracle.trace(storages.now(), "copied", url)
+        oracle.copied(self._source, self._destination.host, storages.now())
+        return end
+
+    def _check_busy(self) -> None:
+        storages = self._storages
+        for host in self._link:
+            n = storages.oracle.inbound[host] + storages.oracle.outbound[host]
+            for fault in storages.plant.endpoint_faults(host):
+                if isinstance(fault, Busy) and n >= fault.above and fault.holds(storages.now()):
+                    storages.oracle.trace(storages.now(), "busy", host)
+                    scope = Scope.SOURCE if host == self._source.host else Scope.DESTINATION
+                    text = f"{host}: {n} copies are running, no more now"
+                    raise Overloaded(
+                        text, scope=scope, phase=Phase.PREPARATION, status=503, retry_after_s=fault.retry_after_s
+                    )
+
+    async def _run(self, on_marker: OnMarker) -> CopyEnd:
+        storages, request, size = self._storages, self._request, self._source.size_bytes
+        overhead_s = storages.scenario.endpoints[self._destination.host].overhead_s
+        error, error_name, part = self._draw()
+        if overhead_s:
+            await asyncio.sleep(overhead_s)
+        await self._check_way()
+        if error is not None and error_name in AT_ONCE:
+            raise error
+        n_bytes = size if error is None else int(size * part)
+        n_markers = await storages.traffic.move(self._link, n_bytes, on_marker, request.timeouts, self._leave)
+        if error is not None:
+            self._leave(n_bytes)
+            raise error
+        storages.presence.put(request.destination_url, self._destination, corrupt=error_name == "checksum")
+        return CopyEnd(message="success: Created", bytes_done=size, n_markers=n_markers)
+
+    def _leave(self, n_bytes: int) -> None:
+        """A part of the file stays behind."""
+        self._storages.presence.put_part(self._request.destination_url, n_bytes)
+
+    async def _check_way(self) -> None:
+        dead = self._storages.plant.dead(*self._link, self._storages.now())
+        if dead == "destination":
+            raise OutcomeUnknown("the connection was lost", unsettled=True)
+        if dead is not None:
+            await asyncio.sleep(PASSIVE_WAIT_S)
+            raise CopyFailed(f"the {dead} does not answer", scope=Scope.SOURCE)
+
+    def _draw(self) -> tuple[TransferError | None, ErrorName | None, float]:
+        """What chance has in store: an error (None for `checksum`, which nobody reports), and how far it comes."""
+        storages, now = self._storages, self._storages.now()
+        plant = storages.plant
+        faults = [*plant.endpoint_faults(self._destination.host), *plant.endpoint_faults(self._source.host)]
+        faults += plant.link_faults(*self._link)
+        errors = [fault for fault in faults if isinstance(fault, Errors) and fault.holds(now)]
+        if not errors:
+            return None, None, 1.0
+        rng = storages.chance(self._request)
+        for fault in errors:
+            if rng.random() < fault.chance:
+                return _error(fault.error), fault.error, rng.random()
+        return None, None, 1.0
+
+
+def _error(name: ErrorName) -> TransferError | None:
+    match name:
+        case "copy-failed":
+            return CopyFailed("the copy failed")
+        case "unavailable":
+            return Unavailable("the storage is not available", phase=Phase.PREPARATION)
+        case "lost":
+            return OutcomeUnknown("the connection was closed without a result", unsettled=True)
+        case "no-space":
+            return NoSpace("no space left", scope=Scope.DESTINATION)
+        case "missing":
+            return Missing("no such file", scope=Scope.SOURCE)
+        case "denied":
+            return Denied("permission denied", scope=Scope.DESTINATION)
+        case "checksum":
+            return None

@@ -1,0 +1,168 @@
+"""What really happened, as the storages saw it: counters, concurrency at every event, and a digest of it all."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import xxhash
+
+from transfer_engine.limits import LimitTable
+from transfer_engine.model import Link
+from transfer_engine.simulation.arrivals import Stream
+from transfer_engine.simulation.namespace import SimPath, endpoint
+
+Sharer = tuple[str, str, str]
+"""(destination host, VO, activity)"""
+OnTrace = Callable[[str], None]
+"""Told one line for each event."""
+
+_STEP: Final = math.log(1.02)
+
+
+class Waits:
+    """Durations, kept as counts in steps of 2 %: any number of them costs the same memory."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self.n = 0
+        self.longest_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Take in one."""
+        self._counts[math.ceil(math.log(max(seconds, 1e-3)) / _STEP)] += 1
+        self.n += 1
+        self.longest_s = max(self.longest_s, seconds)
+
+    def percentile(self, part: float) -> float:
+        """The shortest duration that at least `part` of all do not exceed; 0 without any."""
+        left = part * self.n
+        for step, count in sorted(self._counts.items()):
+            left -= count
+            if left <= 0:
+                return min(math.exp(step * _STEP), self.longest_s)
+        return self.longest_s
+
+
+@dataclass(slots=True)
+class Service:
+    """What one sharer got."""
+
+    running: int = 0
+    slot_s: float = 0.0
+    """Integral of `running` until `at`."""
+    at: float = 0.0
+    n_bytes: int = 0
+    n_files: int = 0
+
+    def change(self, n: int, now: float) -> None:
+        """Count a copy in or out."""
+        self.slot_s += self.running * (now - self.at)
+        self.at = now
+        self.running += n
+
+    def slot_s_at(self, now: float) -> float:
+        """Slot-seconds until `now`."""
+        return self.slot_s + self.running * (now - self.at)
+
+
+@dataclass(slots=True)
+class Oracle:
+    """One run's record."""
+
+    streams: Sequence[Stream]
+    limits: LimitTable
+    on_trace: OnTrace | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    """How often each thing happened."""
+    inbound: Counter[str] = field(default_factory=Counter)
+    outbound: Counter[str] = field(default_factory=Counter)
+    links: Counter[tuple[str, str]] = field(default_factory=Counter)
+    total: int = 0
+    most: Counter[str] = field(default_factory=Counter)
+    """Highest concurrency seen, by `in NAME`, `out NAME`, `SOURCE > DESTINATION`, `all`."""
+    overshoot: int = 0
+    """Largest number of copies beyond a limit at any event; 0: none was ever exceeded."""
+    link_bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Of finished copies."""
+    link_files: Counter[tuple[str, str]] = field(default_factory=Counter)
+    services: dict[Sharer, Service] = field(default_factory=dict)
+    waits: dict[tuple[str, str], Waits] = field(default_factory=dict)
+    """(VO, activity) → time from submission to the first copy."""
+    last_end_s: float = 0.0
+    _digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
+    _by_name: dict[str, Stream] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._by_name = {stream.name: stream for stream in self.streams}
+
+    def trace(self, now: float, what: str, url: str) -> None:
+        """Add one event to the digest."""
+        line = f"{now:.6f} {what} {url}\n"
+        self._digest.update(line.encode())
+        self.counts[what] += 1
+        if self.on_trace is not None:
+            self.on_trace(line)
+
+    def hash(self) -> str:
+        """A digest of every event so far with its time, in order: equal for equal runs."""
+        return self._digest.hexdigest()
+
+    def service(self, source: SimPath, destination: str) -> Service:
+        """The account of whoever wanted this file there."""
+        stream = self._by_name[source.stream]
+        key = (destination, stream.vo, stream.activity)
+        found = self.services.get(key)
+        if found is None:
+            found = self.services[key] = Service()
+        return found
+
+    def started(self, source: SimPath, destination: str, now: float) -> None:
+        """A storage has taken a copy in hand."""
+        self._count(source.host, destination, 1)
+        self.service(source, destination).change(1, now)
+        self._check(source.host, destination)
+
+    def stopped(self, source: SimPath, destination: str, now: float) -> None:
+        """It has let go of it, whatever became of it."""
+        self._count(source.host, destination, -1)
+        self.service(source, destination).change(-1, now)
+
+    def copied(self, source: SimPath, destination: str, now: float) -> None:
+        """A copy has succeeded."""
+        service = self.service(source, destination)
+        service.n_bytes += source.size_bytes
+        service.n_files += 1
+        link = (source.host, destination)
+        self.link_bytes[link] += source.size_bytes
+        self.link_files[link] += 1
+        self.last_end_s = now
+
+    def waited(self, stream: Stream, seconds: float) -> None:
+        """A file's first copy began so long after its submission."""
+        self.waits.setdefault((stream.vo, stream.activity), Waits()).add(seconds)
+
+    def _count(self, source: str, destination: str, n: int) -> None:
+        self.total += n
+        self.inbound[destination] += n
+        self.outbound[source] += n
+        self.links[source, destination] += n
+
+    def _check(self, source: str, destination: str) -> None:
+        sides = (
+            (f"in {destination}", self.inbound[destination], self.limits.of_inbound(endpoint(destination))),
+            (f"out {source}", self.outbound[source], self.limits.of_outbound(endpoint(source))),
+            (
+                f"{source} > {destination}",
+                self.links[source, destination],
+                self.limits.of_link(Link(endpoint(source), endpoint(destination))),
+            ),
+            ("all", self.total, self.limits.node),
+        )
+        for name, n, limit in sides:
+            if n > self.most[name]:
+                self.most[name] = n
+                self.overshoot = max(self.overshoot, n - limit)
