@@ -152,16 +152,19 @@ async def test_many_files(storages, many, tmp_path: Path, trust: str, mode: str)
     arrived = prepare(destination, "many")
     for name, data in many.items():
         source.put(f"many/{name}", data)
-    scheme, n_parallel = ("http", "20") if trust == "http" else ("https", "2" if mode == "pull" else "4")
+    scheme, n_parallel = ("http", "10") if trust == "http" else ("https", "2" if mode == "pull" else "4")
     config = tmp_path / "patience.toml"
     config.write_text(IMPATIENT, "utf-8")
     pairs = [(f"{base(source, scheme)}/many/{n}", f"{base(destination, scheme)}/many/{n}") for n in many]
     token = storages.authority.token("storage.read:/ storage.modify:/") if trust == "token" else None
     how = ("--mode", mode, "--parallel", n_parallel, "--ca", str(storages.ca_file), "--config", str(config))
+    # XRootD 5.5.3 leaves the checksum out once in a while: named, it is required, and asked for again.
+    how = (*how, "--checksum", "adler32")
     async with kept_running(source, destination):
         ran = await cp(*how, pairs=pairs, token=token)
     assert ran.status == 0, ran.errors
-    assert ran.modes() == {mode}
+    # What was found complete after a lost answer has no mode.
+    assert ran.modes() - {""} == {mode}
     assert ran.summary["verified_by_checksum"] == N_FILES
     assert sorted(path.name for path in arrived.iterdir()) == sorted(many)
     assert all((arrived / name).read_bytes() == data for name, data in many.items())
