@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
+from protocols.errors import printable
 from transfer_engine.cli.exits import Exit
-from transfer_engine.cli.output import put, put_json, say, stop
+from transfer_engine.cli.output import Stop, put, put_json, say, stop
 
+WHOLE_FILES: Final = 10_000
+"""Longest list that `submit` makes one job of."""
 JOB_FILES: Final = 1000
-"""Most files that `submit` puts into one job."""
+"""Most files in each job of a longer list."""
+SHOWN: Final = 20
+"""Failed transfers of a job that `wait` names one by one."""
 IDS_MAX: Final = 200
 """Jobs asked for in one request."""
 POLL_FIRST_S: Final = 0.2
@@ -57,8 +63,8 @@ class Service:
                 except ValueError:
                     stop(f"{self._url} answers {answer.status}, but not as a job service", Exit.UNREACHABLE)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            why = str(error) or type(error).__name__
-            stop(f"the service at {self._url} cannot be reached: {why}", Exit.UNREACHABLE)
+            hint = "start one with `transfer-engine serve`, or name another with --service URL"
+            stop(f"the service at {self._url} cannot be reached: {_why(error)}; {hint}", Exit.UNREACHABLE)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The same for requests that must succeed."""
@@ -82,6 +88,14 @@ class Service:
         return found
 
 
+def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        text = error.os_error.strerror or ""
+        # asyncio's own texts repeat the address, which the message has already.
+        return text if text and "Connect call failed" not in text else os.strerror(error.os_error.errno)
+    return str(error) or type(error).__name__
+
+
 def _exit_of(status: int) -> Exit:
     if status == NOT_FOUND:
         return Exit.NOT_FOUND
@@ -92,15 +106,36 @@ def _exit_of(status: int) -> Exit:
     return Exit.USAGE if status < 500 else Exit.ERROR  # noqa: PLR2004 - HTTP's own border
 
 
-def _blocks(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
-    source = iter(items)
-    while block := list(itertools.islice(source, n)):
+def _blocks(items: Sequence[Any], n: int) -> Iterator[Sequence[Any]]:
+    for at in range(0, len(items), n):
+        yield items[at : at + n]
+
+
+async def jobs_of(pairs: AsyncIterator[tuple[str, str]]) -> AsyncIterator[Sequence[tuple[str, str]]]:
+    """The pairs of each job to be: all of them up to `WHOLE_FILES`, else `JOB_FILES` at a time."""
+    block: list[tuple[str, str]] = []
+    at_most = WHOLE_FILES
+    async for pair in pairs:
+        if len(block) == at_most:
+            at_most = JOB_FILES
+            for one in _blocks(block, at_most):
+                yield one
+            block = []
+        block.append(pair)
+    if block:
         yield block
 
 
 @contextlib.asynccontextmanager
 async def service(url: str) -> AsyncIterator[Service]:
-    """A connection to a job service."""
+    """A connection to a job service. Raises: Stop: that is no URL of one."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        stop(f"--service: expected a URL such as http://127.0.0.1:8446, got {url!r}", Exit.USAGE)
     timeout = aiohttp.ClientTimeout(total=300, sock_connect=10)
     async with aiohttp.ClientSession(timeout=timeout, headers={"Accept": "application/json"}) as session:
         yield Service(url, session)
@@ -116,9 +151,9 @@ def _file(source: str, destination: str, options: SubmitOptions) -> dict[str, An
 
 
 async def submit(
-    url: str, pairs: Iterator[tuple[str, str]], options: SubmitOptions, *, as_json: bool, wait: bool
+    url: str, pairs: AsyncIterator[tuple[str, str]], options: SubmitOptions, *, as_json: bool, wait: bool
 ) -> Exit:
-    """Submit pairs in jobs of at most `JOB_FILES`; prints the ids, one a line, as they are accepted."""
+    """Submit pairs; prints the ids of the jobs, one a line, as they are accepted."""
     params: dict[str, Any] = {"verify_checksum": options.verify, "overwrite": options.overwrite}
     if options.priority is not None:
         params["priority"] = options.priority
@@ -132,14 +167,19 @@ async def submit(
             stop(f"--metadata: not JSON: {error}", Exit.USAGE)
     ids: list[str] = []
     async with service(url) as at:
-        for block in _blocks(pairs, JOB_FILES):
-            files = [_file(source, destination, options) for source, destination in block]
-            answer = await at.ask("POST", "/jobs", {"files": files, "params": params})
-            ids.append(answer["job_id"])
-            if as_json:
-                put_json({"job_id": answer["job_id"], "files": len(files)})
-            else:
-                put(answer["job_id"])
+        try:
+            async for block in jobs_of(pairs):
+                files = [_file(source, destination, options) for source, destination in block]
+                answer = await at.ask("POST", "/jobs", {"files": files, "params": params})
+                ids.append(answer["job_id"])
+                if as_json:
+                    put_json({"job_id": answer["job_id"], "files": len(files)})
+                else:
+                    put(answer["job_id"])
+        except Stop as error:
+            if ids:
+                raise Stop(f"{error.message}; only the {len(ids)} jobs named above were accepted", error.code) from None
+            raise
     if not ids:
         stop("nothing to submit", Exit.USAGE)
     return await wait_for(url, ids, timeout_s=None, as_json=as_json) if wait else Exit.OK
@@ -163,10 +203,17 @@ async def status(url: str, ids: Sequence[str], *, as_json: bool) -> Exit:
             put_json(job)
         elif job not in missing:
             put(_line(job))
-            for file in job.get("files") or []:
-                if file["reason"]:
-                    put(f"  {file['file_state']:<9} {file['source_surl']} → {file['dest_surl']}: {file['reason']}")
+            for file in _with_reason(job):
+                put("  " + _file_line(file))
     return Exit.NOT_FOUND if missing else Exit.OK
+
+
+def _with_reason(job: dict[str, Any]) -> list[dict[str, Any]]:
+    return [file for file in job.get("files") or [] if file["reason"]]
+
+
+def _file_line(file: dict[str, Any]) -> str:
+    return printable(f"{file['file_state']:<9} {file['source_surl']} → {file['dest_surl']}: {file['reason']}")
 
 
 def _missing(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -195,6 +242,7 @@ async def wait_for(url: str, ids: Sequence[str], *, timeout_s: float | None, as_
                         put_json(job)
                     else:
                         put(_line(job))
+                        _tell_reasons(job)
                 left = [one for one in left if one not in shown and one not in gone]
                 if left:
                     await asyncio.sleep(pause)
@@ -208,6 +256,14 @@ async def wait_for(url: str, ids: Sequence[str], *, timeout_s: float | None, as_
     if states == {"FINISHED"}:
         return Exit.OK
     return Exit.SOME_FAILED if states & {"FINISHED", "FINISHEDDIRTY"} else Exit.ALL_FAILED
+
+
+def _tell_reasons(job: dict[str, Any]) -> None:
+    reasons = _with_reason(job)
+    for file in reasons[:SHOWN]:
+        say(_file_line(file))
+    if len(reasons) > SHOWN:
+        say(f"… and {len(reasons) - SHOWN} more: transfer-engine status {job['job_id']}")
 
 
 async def cancel(url: str, ids: Sequence[str], *, as_json: bool) -> Exit:

@@ -71,5 +71,6 @@ def of_failures(codes: Iterable[str], n_finished: int) -> Exit:
 
 def epilog() -> str:
     """The table, for `--help`."""
-    rows = "\n\n".join(f"{code.value} {text}" for code, text in MEANING.items())
-    return f"Exit codes:\n\n{rows}"
+    rows = "\n".join(f"{code.value:>5}  {text}" for code, text in MEANING.items())
+    # The mark keeps the lines as they are.
+    return f"\b\nExit codes:\n{rows}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import select
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -13,25 +17,83 @@ from transfer_engine.cli.exits import Exit
 from transfer_engine.cli.output import stop
 
 PAIR: Final = 2
+BLOCK_BYTES: Final = 256 * 1024
+LINE_BYTES_MAX: Final = 64 * 1024
+LOOK_S: Final = 0.2
+"""Longest wait for a pipe in one piece: so long an interrupt may take."""
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def read_pairs(name: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a list, `-` for standard input; raises `Stop` naming the line that is wrong."""
-    if name == "-":
-        yield from parse_pairs(sys.stdin, "standard input")
-        return
+async def read_pairs(name: str) -> AsyncIterator[tuple[str, str]]:
+    """The pairs of a list, `-` for standard input; raises `Stop` naming the line that is wrong.
+
+    Cancel: safe at any time, also while a pipe or a terminal says nothing.
+    """
+    shown = "standard input" if name == "-" else name
     try:
-        with Path(name).open(encoding="utf-8") as lines:
-            yield from parse_pairs(lines, name)
+        descriptor = sys.stdin.fileno() if name == "-" else os.open(name, os.O_RDONLY)
+    except (OSError, ValueError) as error:
+        stop(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}", Exit.USAGE)
+    try:
+        n_before = 0
+        async for lines in _lines(descriptor, shown):
+            for pair in parse_pairs(lines, shown, first=n_before + 1):
+                yield pair
+            n_before += len(lines)
     except OSError as error:
-        stop(f"{name} cannot be read: {error.strerror}", Exit.USAGE)
+        stop(f"{shown} cannot be read: {error.strerror}", Exit.USAGE)
+    finally:
+        if name != "-":
+            os.close(descriptor)
+
+
+async def one_pair(source: str, destination: str) -> AsyncIterator[tuple[str, str]]:
+    """A list of one."""
+    yield source, destination
+
+
+async def _lines(descriptor: int, shown: str) -> AsyncIterator[list[str]]:
+    """Whole lines, as many as a read brought."""
+    rest, number = b"", 1
+    while True:
+        # A read that blocks would keep signals from being dealt with, so it is made only when it cannot.
+        readable, _, _ = await asyncio.to_thread(select.select, [descriptor], [], [], LOOK_S)
+        if not readable:
+            continue
+        block = os.read(descriptor, BLOCK_BYTES)
+        *whole, rest = (rest + block).split(b"\n")
+        if not block and rest:
+            whole.append(rest)
+        lines = []
+        for line in whole:
+            lines.append(_decoded(line, shown, number))
+            number += 1
+        if lines:
+            yield lines
+        if not block:
+            return
+        if len(rest) > LINE_BYTES_MAX:
+            stop(f"{shown}, line {number}: longer than {LINE_BYTES_MAX} bytes", Exit.USAGE)
+
+
+def _decoded(line: bytes, shown: str, number: int) -> str:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:
-        stop(f"{name} is not text in UTF-8", Exit.USAGE)
+        stop(f"{shown}, line {number}: is not text in UTF-8", Exit.USAGE)
+    if "\0" in text:
+        stop(f"{shown}, line {number}: holds a NUL: is it a text file?", Exit.USAGE)
+    return text
 
 
-def parse_pairs(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
-    """One `SRC DST` a line; quotes as in a shell, blank lines and `#` comments are passed over."""
-    for number, line in enumerate(lines, 1):
+def parse_pairs(lines: Iterable[str], name: str, *, first: int = 1) -> Iterator[tuple[str, str]]:
+    """One `SRC DST` a line; quotes as in a shell, blank lines and `#` comments are passed over.
+
+    Args:
+        name: of the list, for messages.
+        first: number of the first line.
+    """
+    for number, line in enumerate(lines, first):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -39,6 +101,8 @@ def parse_pairs(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
         words = text.split() if "'" not in text and '"' not in text and "\\" not in text else _words(text, name, number)
         if len(words) != PAIR:
             stop(f"{name}, line {number}: expected SRC DST, got {len(words)} word(s)", Exit.USAGE)
+        if not all(words):
+            stop(f"{name}, line {number}: expected SRC DST, got an empty name", Exit.USAGE)
         yield words[0], words[1]
 
 
@@ -50,11 +114,19 @@ def _words(text: str, name: str, number: int) -> list[str]:
 
 
 def as_url(text: str) -> str:
-    """A URL as it is; a path of this machine as `file://` URL, a trailing slash kept."""
-    if "://" in text:
+    """A URL as it is; a path of this machine as `file://` URL, a trailing slash kept.
+
+    Raises: Stop: it is empty, or its name is not text in UTF-8.
+    """
+    if _URL.match(text):
         return text
+    if not text:
+        stop("expected a URL or a path, got an empty name", Exit.USAGE)
     path = str(Path(text).absolute())
-    return "file://" + quote(path) + ("/" if text.endswith("/") and path != "/" else "")
+    try:
+        return "file://" + quote(path) + ("/" if text.endswith("/") and path != "/" else "")
+    except UnicodeEncodeError:
+        stop(f"{os.fsencode(text)!r}: names of files must be text in UTF-8", Exit.USAGE)
 
 
 def child(directory: str, name: str) -> str:

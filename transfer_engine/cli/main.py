@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import enum
+import io
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from transfer_engine.cli.exits import Exit, epilog
 from transfer_engine.cli.output import Stop, say
-
-if TYPE_CHECKING:
-    from transfer_engine.cli.copy import CopyOptions
 
 app = typer.Typer(
     help="Move files between storages: HTTP third-party copies, verified, with retries.",
@@ -104,8 +102,9 @@ def cp(
 ) -> None:
     """Copy files between storages, or between a storage and this machine. No server is needed."""
     from transfer_engine.cli import copy
+    from transfer_engine.cli.plan import CopyOptions
 
-    options: CopyOptions = copy.CopyOptions(
+    options = CopyOptions(
         overwrite=overwrite,
         recursive=recursive,
         dry_run=dry_run,
@@ -169,7 +168,7 @@ def submit(
         raise Stop("expected SRC DST, or --from-file LIST", Exit.USAGE)
     if checksum is not None and from_file is not None:
         raise Stop("--checksum is for one file, not for a list", Exit.USAGE)
-    pairs = lists.read_pairs(from_file) if from_file is not None else iter([(source or "", destination or "")])
+    pairs = lists.one_pair(source or "", destination or "") if from_file is None else lists.read_pairs(from_file)
     options = client.SubmitOptions(
         overwrite=overwrite,
         checksum=checksum,
@@ -251,6 +250,9 @@ def main() -> None:
     """Run the command line; what a user can mend is said in one line."""
     from transfer_engine.errors import EngineError, Invalid, StoreLocked, StoreUnavailable
 
+    # A file's name is shown as well as the terminal can, never a reason to stop.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except Stop as error:

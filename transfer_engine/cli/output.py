@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import Any, Final, NoReturn
 
+from protocols.errors import printable
 from transfer_engine.cli.exits import Exit
 
 PROGRAM: Final = "transfer-engine"
@@ -23,8 +24,8 @@ class Stop(Exception):
 
 
 def say(message: str) -> None:
-    """One line for a person, on stderr."""
-    sys.stderr.write(f"{PROGRAM}: {message}\n")
+    """One line for a person, on stderr; what a storage or service says in it cannot move the cursor."""
+    sys.stderr.write(f"{PROGRAM}: {printable(message)}\n")
     sys.stderr.flush()
 
 

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from protocols.api import Adapter, Credential, Stat
 from protocols.errors import Missing, TransferError
 from transfer_engine.cli.exits import BY_CODE, Exit
-from transfer_engine.cli.lists import child, last_name
-from transfer_engine.cli.output import put, put_json, size, stop
+from transfer_engine.cli.lists import as_url, child, last_name, read_pairs
+from transfer_engine.cli.output import stop
 
 LOOKS: Final = 16
 """Looks at storages at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """The options of `cp`, as given."""
+
+    overwrite: bool = False
+    recursive: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    checksum: str | None = None
+    mode: str = "auto"
+    parallel: int = 20
+    timeout_s: float | None = None
+    retries: int | None = None
+    from_file: str | None = None
+    config: Path | None = None
+    ca: Path | None = None
+    token_file: Path | None = None
+    insecure: bool = False
+
+    @property
+    def expected_checksum(self) -> str | None:
+        """`ALGORITHM:HEX`, when it was given as that."""
+        return self.checksum if self.checksum and ":" in self.checksum else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +69,25 @@ class Planner:
             except Missing:
                 return None
 
-    async def target(self, source: str, destination: str) -> str:
-        """Where SRC goes: into DST when that is a directory, else to DST itself."""
-        if not destination.endswith("/"):
-            try:
-                there = await self.look(destination)
-            except TransferError:
-                # The copy itself will meet the same storage, and say what is wrong with it.
-                return destination
-            if there is None or not there.is_directory:
-                return destination
-        return child(destination, last_name(source))
+    async def _glance(self, url: str) -> Stat | None:
+        try:
+            return await self.look(url)
+        except TransferError:
+            # The copy itself will meet the same storage, and say what is wrong with it.
+            return None
+
+    async def single(self, source: str, destination: str) -> Pair:
+        """The file SRC, and where it goes: into DST when that is a directory, else to DST itself."""
+        async with asyncio.TaskGroup() as group:
+            source_look = group.create_task(self._glance(source))
+            look = None if destination.endswith("/") else group.create_task(self._glance(destination))
+        here = source_look.result()
+        if here is not None and here.is_directory:
+            stop(f"{source} is a directory: -r copies all below it", Exit.USAGE)
+        there = look.result() if look is not None else None
+        if look is None or (there is not None and there.is_directory):
+            destination = child(destination, last_name(source))
+        return Pair(source, destination, here.size_bytes if here is not None else None)
 
     async def tree(self, source: str, destination: str) -> AsyncIterator[Pair]:
         """Every file below a directory, mirrored below `destination`."""
@@ -71,37 +106,32 @@ class Planner:
                     yield Pair(entry.url, goal, entry.size_bytes)
 
 
-async def show_plan(planner: Planner, pairs: Iterable[Pair], *, overwrite: bool, as_json: bool) -> Exit:
-    """Print what would be done, and change nothing."""
+def check(source: str | None, destination: str | None, options: CopyOptions) -> None:
+    """Raise `Stop` when arguments and options do not go together."""
+    if options.from_file is not None and source is not None:
+        stop("give SRC DST or --from-file, not both", Exit.USAGE)
+    if options.from_file is None and (source is None or destination is None):
+        stop("expected SRC DST, or --from-file LIST", Exit.USAGE)
+    if options.expected_checksum and (options.from_file is not None or options.recursive):
+        stop("--checksum ALGORITHM:HEX is for one file; --checksum ALGORITHM compares many", Exit.USAGE)
 
-    async def one(pair: Pair) -> tuple[Pair, str, int | None]:
-        try:
-            source = await planner.look(pair.source)
-            if source is None:
-                return pair, "source missing", None
-            if source.is_directory:
-                return pair, "source is a directory (use -r)", None
-            there = await planner.look(pair.destination)
-        except TransferError as error:
-            return pair, f"cannot be told: {error.message}", None
-        if there is None:
-            return pair, "copy", source.size_bytes
-        return pair, "overwrite" if overwrite else "exists, would fail without --overwrite", source.size_bytes
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(pair)) for pair in pairs]
-    total, problems = 0, 0
-    for task in tasks:
-        pair, action, n_bytes = task.result()
-        does = action in {"copy", "overwrite"}
-        total += (n_bytes or 0) if does else 0
-        problems += not does
-        if as_json:
-            put_json({"source": pair.source, "destination": pair.destination, "action": action, "bytes": n_bytes})
+async def pairs_of(
+    planner: Planner, source: str | None, destination: str | None, options: CopyOptions
+) -> AsyncIterator[Pair]:
+    """Every file to copy, as it is found; raises `Stop`."""
+    if options.from_file is None:
+        one, two = as_url(source or ""), as_url(destination or "")
+        if not options.recursive:
+            yield await planner.single(one, two)
+            return
+        async for pair in planner.tree(one, two):
+            yield pair
+        return
+    async for here, there in read_pairs(options.from_file):
+        one, two = as_url(here), as_url(there)
+        if options.recursive:
+            async for pair in planner.tree(one, two):
+                yield pair
         else:
-            put(
-                f"{action}: {pair.source} → {pair.destination}" + (f" ({size(n_bytes)})" if n_bytes is not None else "")
-            )
-    if not as_json:
-        put(f"{len(tasks) - problems} of {len(tasks)} would be copied, {size(total)}")
-    return Exit.OK if not problems else Exit.SOME_FAILED if problems < len(tasks) else Exit.ALL_FAILED
+            yield Pair(one, child(two, last_name(one)) if two.endswith("/") else two)
