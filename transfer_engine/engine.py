@@ -371,6 +371,14 @@ class Engine:
             )
         return found
 
+    def backlog(self) -> dict[tuple[Link, str, str], int]:
+        """(link, VO, activity) → transfers that could be claimed now if there were room."""
+        found: dict[tuple[Link, str, str], int] = {}
+        for row in self._dispatcher.board.waiting():
+            key = (row.link, row.queue.vo, row.queue.activity)
+            found[key] = found.get(key, 0) + sum(row.by_priority.values())
+        return found
+
     def _committed(self, ended: JobId | None) -> None:
         if ended is not None and ended in self._waiters:
             for future in self._waiters[ended]:
