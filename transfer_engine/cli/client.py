@@ -15,7 +15,9 @@ import aiohttp
 
 from protocols.errors import printable
 from transfer_engine.cli.exits import Exit
+from transfer_engine.cli.lists import is_url
 from transfer_engine.cli.output import Stop, put, put_json, say, stop
+from transfer_engine.states import JOB_TERMINAL, JobState
 
 WHOLE_FILES: Final = 10_000
 """Longest list that `submit` makes one job of."""
@@ -23,11 +25,12 @@ JOB_FILES: Final = 1000
 """Most files in each job of a longer list."""
 SHOWN: Final = 20
 """Failed transfers of a job that `wait` names one by one."""
+LIST_MAX: Final = 500
+"""Most jobs that a service lists."""
 IDS_MAX: Final = 200
 """Jobs asked for in one request."""
 POLL_FIRST_S: Final = 0.2
 POLL_MAX_S: Final = 2.0
-TERMINAL: Final = frozenset({"FINISHED", "FAILED", "FINISHEDDIRTY", "CANCELED"})
 OK, NOT_FOUND, MULTI, CLIENT_ERROR = 200, 404, 207, 400
 UNAVAILABLE = 503
 FILES: Final = "file_id,file_state,source_surl,dest_surl,reason,filesize,finish_time"
@@ -142,6 +145,9 @@ async def service(url: str) -> AsyncIterator[Service]:
 
 
 def _file(source: str, destination: str, options: SubmitOptions) -> dict[str, Any]:
+    for name in (source, destination):
+        if not is_url(name):
+            stop(f"{name!r}: expected a URL; a service does not see files of this machine, `cp` does", Exit.USAGE)
     file: dict[str, Any] = {"sources": [source], "destinations": [destination]}
     if options.checksum is not None:
         file["checksum"] = options.checksum
@@ -235,7 +241,7 @@ async def wait_for(url: str, ids: Sequence[str], *, timeout_s: float | None, as_
                 jobs = await at.jobs(left, files=False)
                 missing += _missing(jobs)
                 gone = {job["job_id"] for job in missing}
-                ended = [job["job_id"] for job in jobs if job.get("job_state") in TERMINAL]
+                ended = [job["job_id"] for job in jobs if job.get("job_state") in JOB_TERMINAL]
                 for job in await at.jobs(ended, files=True) if ended else []:
                     shown[job["job_id"]] = job
                     if as_json:
@@ -287,13 +293,24 @@ async def cancel(url: str, ids: Sequence[str], *, as_json: bool) -> Exit:
     return code
 
 
+def _states(given: str | None) -> list[str]:
+    """The job states asked for, comma-separated; None: all."""
+    known = [state.value for state in JobState]
+    if given is None:
+        return known
+    asked = [word.strip().upper() for word in given.split(",") if word.strip()]
+    for word in asked:
+        if word not in known:
+            stop(f"--state: expected some of {', '.join(known)}, got {word}", Exit.USAGE)
+    return asked or known
+
+
 async def list_jobs(url: str, *, states: str | None, limit: int | None, as_json: bool) -> Exit:
     """Print the jobs of a service; those that have not ended, when no state or limit is asked for."""
-    query = [f"state_in={states.upper()}"] if states else []
-    if limit is not None:
-        query.append(f"limit={limit}")
-        if not states:
-            query.append("state_in=" + ",".join(["SUBMITTED", "ACTIVE", *sorted(TERMINAL)]))
+    query: list[str] = []
+    if states is not None or limit is not None:
+        # FTS's dialect tells of jobs that have ended only up to a limit, and when their states are named.
+        query = [f"state_in={','.join(_states(states))}", f"limit={limit or LIST_MAX}"]
     async with service(url) as at:
         jobs = await at.ask("GET", "/jobs" + ("?" + "&".join(query) if query else ""))
     for job in jobs:

@@ -113,12 +113,17 @@ def _words(text: str, name: str, number: int) -> list[str]:
         stop(f"{name}, line {number}: {error}", Exit.USAGE)
 
 
+def is_url(text: str) -> bool:
+    """Whether it begins as a URL does, with a scheme."""
+    return _URL.match(text) is not None
+
+
 def as_url(text: str) -> str:
     """A URL as it is; a path of this machine as `file://` URL, a trailing slash kept.
 
     Raises: Stop: it is empty, or its name is not text in UTF-8.
     """
-    if _URL.match(text):
+    if is_url(text):
         return text
     if not text:
         stop("expected a URL or a path, got an empty name", Exit.USAGE)
