@@ -236,6 +236,20 @@ def demo(
 
 
 @app.command()
+def simulate(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.json", help="docs/scenarios.md explains the format.")],
+    seed: Annotated[int | None, typer.Option("--seed", help="Another number is another run; else the file's.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write figures and time series there.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the run (.png, .svg, .pdf).")] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", help="Write a line for each event at the storages.")] = None,
+) -> None:
+    """See what would happen: the real engine on modelled storages and networks, in virtual time."""
+    from transfer_engine.cli import simulate as simulating
+
+    raise typer.Exit(simulating.run(scenario, seed=seed, json_path=json_out, plot_path=plot, trace_path=trace))
+
+
+@app.command()
 def init(
     path: Annotated[Path, typer.Argument(metavar="FILE")] = Path("transfer-engine.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,

@@ -48,6 +48,8 @@ class Copying:
         self._check_busy()
         oracle.started(self._source, self._destination.host, storages.now())
         oracle.trace(storages.now(), "copy", url)
+        if self._request.client_info.endswith("retry=0"):
+            oracle.waited(self._source, storages.now())
         try:
             end = await self._run(on_marker)
         except asyncio.CancelledError:
@@ -85,7 +87,9 @@ class Copying:
         if error is not None and error_name in AT_ONCE:
             raise error
         n_bytes = size if error is None else int(size * part)
-        n_markers = await storages.traffic.move(self._link, n_bytes, on_marker, request.timeouts, self._leave)
+        n_markers = await storages.traffic.move(
+            self._link, self._source.stream, n_bytes, on_marker, request.timeouts, self._leave
+        )
         if error is not None:
             self._leave(n_bytes)
             raise error

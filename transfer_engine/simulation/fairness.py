@@ -1,23 +1,20 @@
 """How near to their shares those got who wanted more. Pure.
 
 Shares are claims on a destination while others want it too. A window counts for those who had work
-waiting for the destination at each look during it, on a link that neither its own limit nor its source's
-held back: somebody who could not have used a larger share has not been treated unfairly.
+waiting for the destination at each look during it. Those who wait for different sources are compared only
+while neither their link's limit nor their source's holds them back: somebody who could not have used a
+larger share has not been treated unfairly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Link
 from transfer_engine.shares import ShareTable
 from transfer_engine.simulation.oracle import Service, Sharer
-
-
-K = TypeVar("K", bound=Any)
 
 
 def jain(values: Collection[float]) -> float:
@@ -49,6 +46,14 @@ class Index:
         return self.total / self.n_windows if self.n_windows else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Service so far."""
+
+    slot_s: float
+    n_bytes: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """The engine's state at one instant."""
@@ -58,12 +63,28 @@ class Look:
     """(link, VO, activity) → ready transfers."""
     active: Mapping[Link, int]
     services: Mapping[Sharer, Service]
+    moving: Mapping[Sharer, float]
+    """Bytes that unfinished copies have moved so far."""
+
+    def account(self, key: Sharer) -> Account:
+        """What a sharer has got until now."""
+        service = self.services.get(key)
+        if service is None:
+            return Account(0.0, 0.0)
+        return Account(service.slot_s_at(self.now), service.n_bytes + self.moving.get(key, 0.0))
 
 
-@dataclass(slots=True)
-class _Account:
-    slot_s: float
-    n_bytes: int
+@dataclass(frozen=True, slots=True)
+class _Hunger:
+    """Somebody for whom work waits."""
+
+    sources: frozenset[str]
+    free: bool
+    """Some of it waits on a link that could take more."""
+
+    def both(self, other: _Hunger) -> _Hunger:
+        """Over two looks."""
+        return _Hunger(self.sources | other.sources, self.free and other.free)
 
 
 @dataclass(slots=True)
@@ -82,8 +103,8 @@ class Fairness:
     deviation: float = 0.0
     """Most that a VO's running transfers differed from its share of those of all VOs with backlog."""
     _began_s: float | None = None
-    _hungry: set[Sharer] = field(default_factory=set)
-    _before: dict[Sharer, _Account] = field(default_factory=dict)
+    _hungry: dict[Sharer, _Hunger] = field(default_factory=dict)
+    _before: dict[Sharer, Account] = field(default_factory=dict)
 
     def look(self, look: Look) -> None:
         """Take in one instant; the window ends with it when it is over."""
@@ -92,27 +113,30 @@ class Fairness:
         if self._began_s is None:
             self._begin(look, hungry)
             return
-        self._hungry &= hungry
+        self._hungry = {key: row.both(hungry[key]) for key, row in self._hungry.items() if key in hungry}
         if look.now - self._began_s >= self.window_s * (1 - 1e-9):
             self._close(look)
             self._begin(look, hungry)
 
-    def _begin(self, look: Look, hungry: set[Sharer]) -> None:
+    def _begin(self, look: Look, hungry: dict[Sharer, _Hunger]) -> None:
         self._began_s = look.now
         self._hungry = hungry
-        self._before = {
-            key: _Account(service.slot_s_at(look.now), service.n_bytes) for key, service in look.services.items()
-        }
+        self._before = {key: look.account(key) for key in look.services}
 
-    def _hungry_now(self, look: Look) -> set[Sharer]:
+    def _hungry_now(self, look: Look) -> dict[Sharer, _Hunger]:
         outbound: dict[str, int] = {}
         for link, n in look.active.items():
             outbound[link.source_se] = outbound.get(link.source_se, 0) + n
-        found: set[Sharer] = set()
+        found: dict[Sharer, _Hunger] = {}
         for (link, vo, activity), ready in look.backlog.items():
+            if not ready:
+                continue
             free = outbound.get(link.source_se, 0) < self.limits.of_outbound(link.source_se)
-            if ready and free and look.active.get(link, 0) < self._link_limit(link):
-                found.add((link.dest_se.partition("://")[2], vo, activity))
+            free = free and look.active.get(link, 0) < self._link_limit(link)
+            key = (link.dest_se.partition("://")[2], vo, activity)
+            before = found.get(key)
+            sources = frozenset({link.source_se}) | (before.sources if before else frozenset())
+            found[key] = _Hunger(sources, free or (before is not None and before.free))
         return found
 
     def _link_limit(self, link: Link) -> int:
@@ -120,49 +144,56 @@ class Fairness:
         limit = self.limits.of_link(link)
         return limit if limit < self.limits.of_inbound(link.dest_se) else 1 << 62
 
-    def _deviate(self, look: Look, hungry: set[Sharer]) -> None:
-        for _, vos in _grouped((host, vo) for host, vo, _ in hungry):
-            if len(vos) > 1:
-                host = vos[0][0]
-                running = {
-                    vo: sum(s.running for key, s in look.services.items() if key[:2] == (host, vo)) for _, vo in vos
-                }
-                weights = {vo: self.shares.of_vo(vo) for vo in running}
-                total, weight = sum(running.values()), sum(weights.values())
-                worst = max(abs(running[vo] - total * weights[vo] / weight) for vo in running)
-                self.deviation = max(self.deviation, worst)
+    def _deviate(self, look: Look, hungry: dict[Sharer, _Hunger]) -> None:
+        for (host,), vos in _comparable({(host, vo): (host,) for host, vo, _ in hungry}, _by_vo(hungry)):
+            running = {vo: sum(s.running for key, s in look.services.items() if key[:2] == (host, vo)) for vo in vos}
+            total, weight = sum(running.values()), sum(map(self.shares.of_vo, vos))
+            worst = max(abs(n - total * self.shares.of_vo(vo) / weight) for vo, n in running.items())
+            self.deviation = max(self.deviation, worst)
 
     def _close(self, look: Look) -> None:
-        for host, vos in _grouped((host, vo) for host, vo, _ in self._hungry):
-            if len(vos) > 1:
-                got = [self._got(look, [key for key in look.services if key[:2] == pair]) for pair in vos]
-                weights = [self.shares.of_vo(vo) for _, vo in vos]
-                where = f"{host} from {self._began_s:.0f} s: {', '.join(vo for _, vo in vos)}"
-                self.vos.add(jain([g.slot_s / w for g, w in zip(got, weights, strict=True)]), where)
-                self.vo_bytes.add(jain([g.n_bytes / w for g, w in zip(got, weights, strict=True)]), where)
-        for (host, vo), keys in _grouped(((host, vo), activity) for host, vo, activity in self._hungry):
-            if len(keys) > 1:
-                slots = [
-                    self._got(look, [(host, vo, activity)]).slot_s / self.shares.of_activity(vo, activity)
-                    for _, activity in keys
-                ]
-                where = f"{host} from {self._began_s:.0f} s, {vo}: {', '.join(activity for _, activity in keys)}"
-                self.activities.add(jain(slots), where)
+        hungry = self._hungry
+        for (host,), vos in _comparable({(host, vo): (host,) for host, vo, _ in hungry}, _by_vo(hungry)):
+            got = [(self._got(look, [k for k in look.services if k[:2] == (host, vo)]), vo) for vo in vos]
+            where = f"{host} from {self._began_s:.0f} s: {', '.join(vos)}"
+            self.vos.add(jain([account.slot_s / self.shares.of_vo(vo) for account, vo in got]), where)
+            self.vo_bytes.add(jain([account.n_bytes / self.shares.of_vo(vo) for account, vo in got]), where)
+        for (host, vo), activities in _comparable({key: key[:2] for key in hungry}, dict(hungry.items())):
+            slots = [
+                self._got(look, [(host, vo, name)]).slot_s / self.shares.of_activity(vo, name) for name in activities
+            ]
+            self.activities.add(jain(slots), f"{host} from {self._began_s:.0f} s, {vo}: {', '.join(activities)}")
 
-    def _got(self, look: Look, keys: Iterable[Sharer]) -> _Account:
-        slot_s, n_bytes = 0.0, 0
+    def _got(self, look: Look, keys: Iterable[Sharer]) -> Account:
+        slot_s, n_bytes = 0.0, 0.0
         for key in keys:
-            service = look.services.get(key)
-            if service is not None:
-                before = self._before.get(key, _Account(0.0, 0))
-                slot_s += service.slot_s_at(look.now) - before.slot_s
-                n_bytes += service.n_bytes - before.n_bytes
-        return _Account(slot_s, n_bytes)
+            now, before = look.account(key), self._before.get(key, Account(0.0, 0.0))
+            slot_s += now.slot_s - before.slot_s
+            n_bytes += now.n_bytes - before.n_bytes
+        return Account(slot_s, n_bytes)
 
 
-def _grouped(pairs: Iterable[tuple[K, str]]) -> list[tuple[K, list[tuple[K, str]]]]:
-    """Distinct pairs by their first part, everything in order."""
-    found: dict[K, list[tuple[K, str]]] = {}
-    for pair in sorted(set(pairs)):
-        found.setdefault(pair[0], []).append(pair)
-    return list(found.items())
+def _by_vo(hungry: Mapping[Sharer, _Hunger]) -> dict[tuple[str, ...], _Hunger]:
+    """(destination, VO) → all that its activities wait for."""
+    found: dict[tuple[str, ...], _Hunger] = {}
+    for (host, vo, _), row in hungry.items():
+        before = found.get((host, vo))
+        sources = row.sources | (before.sources if before else frozenset())
+        found[host, vo] = _Hunger(sources, row.free or (before is not None and before.free))
+    return found
+
+
+def _comparable(
+    groups: Mapping[tuple[str, ...], tuple[str, ...]], hungry: Mapping[tuple[str, ...], _Hunger]
+) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Those of each group who could have had the place of one another, where there are at least two."""
+    members: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for key in sorted(groups):
+        members.setdefault(groups[key], []).append(key)
+    found = []
+    for group, keys in members.items():
+        alike = len({hungry[key].sources for key in keys}) == 1
+        names = [key[-1] for key in keys if alike or hungry[key].free]
+        if len(names) > 1:
+            found.append((group, names))
+    return found

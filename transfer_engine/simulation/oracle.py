@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,8 @@ class Oracle:
     last_end_s: float = 0.0
     _digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     _by_name: dict[str, Stream] = field(default_factory=dict)
+    _arrivals: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    """Stream → numbers of the first files of its arrivals, and their instants."""
 
     def __post_init__(self) -> None:
         self._by_name = {stream.name: stream for stream in self.streams}
@@ -111,14 +114,24 @@ class Oracle:
         """A digest of every event so far with its time, in order: equal for equal runs."""
         return self._digest.hexdigest()
 
+    def sharer(self, stream_name: str, destination: str) -> Sharer:
+        """Who wants the files of this stream there."""
+        stream = self._by_name[stream_name]
+        return destination, stream.vo, stream.activity
+
     def service(self, source: SimPath, destination: str) -> Service:
         """The account of whoever wanted this file there."""
-        stream = self._by_name[source.stream]
-        key = (destination, stream.vo, stream.activity)
+        key = self.sharer(source.stream, destination)
         found = self.services.get(key)
         if found is None:
             found = self.services[key] = Service()
         return found
+
+    def arrived(self, stream_name: str, first: int, now: float) -> None:
+        """Files of a stream were submitted, the first with this number."""
+        firsts, instants = self._arrivals.setdefault(stream_name, ([], []))
+        firsts.append(first)
+        instants.append(now)
 
     def started(self, source: SimPath, destination: str, now: float) -> None:
         """A storage has taken a copy in hand."""
@@ -141,9 +154,12 @@ class Oracle:
         self.link_files[link] += 1
         self.last_end_s = now
 
-    def waited(self, stream: Stream, seconds: float) -> None:
-        """A file's first copy began so long after its submission."""
-        self.waits.setdefault((stream.vo, stream.activity), Waits()).add(seconds)
+    def waited(self, source: SimPath, now: float) -> None:
+        """The first copy of a file begins."""
+        firsts, instants = self._arrivals[source.stream]
+        stream = self._by_name[source.stream]
+        waits = self.waits.setdefault((stream.vo, stream.activity), Waits())
+        waits.add(now - instants[bisect_right(firsts, source.number) - 1])
 
     def _count(self, source: str, destination: str, n: int) -> None:
         self.total += n

@@ -20,6 +20,7 @@ class _Moving:
 
     flow: FlowId
     link: tuple[str, str]
+    stream: str
     ended: asyncio.Future[None]
     on_marker: OnMarker
     timeouts: Timeouts
@@ -49,6 +50,7 @@ class Traffic:
     async def move(
         self,
         link: tuple[str, str],
+        stream: str,
         n_bytes: int,
         on_marker: OnMarker,
         timeouts: Timeouts,
@@ -66,7 +68,7 @@ class Traffic:
         if lane is None:
             lane = self._lanes[link] = self._plant.lane(self._network, *link)
         flow = self._network.start(lane, n_bytes, now)
-        moving = _Moving(flow, link, self._loop.create_future(), on_marker, timeouts, now, 0.0, now)
+        moving = _Moving(flow, link, stream, self._loop.create_future(), on_marker, timeouts, now, 0.0, now)
         self._moving[flow] = moving
         self._markers.append((now + self._marker_s, moving))
         if not self._ticking:
@@ -80,12 +82,13 @@ class Traffic:
                 interrupted(int(self._stop(moving)))
         return moving.n_markers
 
-    def moved(self) -> dict[tuple[str, str], float]:
-        """Link → bytes that its unfinished copies have moved so far."""
+    def moved(self) -> dict[tuple[tuple[str, str], str], float]:
+        """(link, stream) → bytes that unfinished copies have moved so far."""
         now = self._loop.time()
-        found: dict[tuple[str, str], float] = {}
+        found: dict[tuple[tuple[str, str], str], float] = {}
         for flow, moving in self._moving.items():
-            found[moving.link] = found.get(moving.link, 0.0) + self._network.moved(flow, now)
+            key = (moving.link, moving.stream)
+            found[key] = found.get(key, 0.0) + self._network.moved(flow, now)
         return found
 
     def _stop(self, moving: _Moving) -> float:

@@ -1,0 +1,111 @@
+"""`simulate`: run a scenario and tell what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transfer_engine.cli.exits import Exit
+from transfer_engine.cli.output import Stop, put, size
+from transfer_engine.simulation import scenario as scenarios
+from transfer_engine.simulation.run import simulate
+
+if TYPE_CHECKING:
+    from transfer_engine.simulation.fairness import Index
+    from transfer_engine.simulation.result import Result
+
+
+def run(
+    path: Path, *, seed: int | None, json_path: Path | None, plot_path: Path | None, trace_path: Path | None
+) -> Exit:
+    """Run the scenario in a file and print its figures.
+
+    Returns: OK; SOME_FAILED when transfers failed; TIMED_OUT when work was left at its end.
+    Raises: Stop, Invalid: the scenario has mistakes, or a file cannot be written.
+    """
+    scenario = scenarios.load(path)
+    if plot_path is not None:
+        _need_matplotlib()
+    for target in (json_path, plot_path, trace_path):
+        if target is not None and not target.absolute().parent.is_dir():
+            raise Stop(f"{target}: its directory does not exist", Exit.USAGE)
+    result = _traced(scenario, seed, trace_path) if trace_path else simulate(scenario, seed=seed)
+    _show(result)
+    if json_path is not None:
+        _write(json_path, json.dumps(result.as_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    if plot_path is not None:
+        from transfer_engine.simulation.plot import plot
+
+        plot(result, plot_path)
+    if not result.complete:
+        return Exit.TIMED_OUT
+    return Exit.SOME_FAILED if result.n_failed else Exit.OK
+
+
+def _need_matplotlib() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise Stop("--plot needs matplotlib: pip install 'transfer-engine[plot]'", Exit.USAGE)
+
+
+def _traced(scenario: scenarios.Scenario, seed: int | None, path: Path) -> Result:
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            return simulate(scenario, seed=seed, on_trace=lambda line: file.write(line) and None)
+    except OSError as error:
+        raise Stop(f"{path}: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise Stop(f"{path}: {error.strerror}") from error
+
+
+def _show(result: Result) -> None:
+    """The figures, one a line; then waits and links."""
+    over = f"{result.makespan_s / result.bound_s:.3f}" if result.bound_s > 0 else "-"
+    oracle, fairness = result.oracle, result.fairness
+    rows = [
+        ("scenario", f"{result.scenario}, seed {result.seed}"),
+        ("transfers", f"{result.n_files} in {result.n_jobs} jobs, {size(result.n_bytes)}"),
+        ("finished", f"{result.n_finished}, {result.n_failed} failed" + ("" if result.complete else ", work is left")),
+        ("simulated", f"{_span(result.ended_s)} in {result.cpu_s:.1f} s of CPU, {result.n_files / result.cpu_s:.0f}/s"),
+        ("makespan", f"{_span(result.makespan_s)}, {over} times the bound"),
+        ("lower bound", f"{_span(result.bound_s)}, by {result.bound.due_to}"),
+        ("goodput", f"{size(sum(oracle.link_bytes.values()) / max(result.makespan_s, 1e-9))}/s"),
+        ("limits exceeded by", str(max(oracle.overshoot, 0))),
+        ("fairness of VOs", _index(fairness.vos)),
+        ("of activities", _index(fairness.activities)),
+        ("of VOs in bytes", _index(fairness.vo_bytes)),
+        ("off the share", f"{fairness.deviation:.1f} transfers at most"),
+        ("trace", oracle.hash()),
+    ]
+    for name, text in rows:
+        put(f"{name:<19} {text}")
+    put("")
+    put(f"{'VO / activity':<40} {'files':>9} {'wait p50':>10} {'p95':>10} {'longest':>10}")
+    for name, waits in result.waits.items():
+        spans = (_span(waits.percentile(0.5)), _span(waits.percentile(0.95)), _span(waits.longest_s))
+        put(f"{name[:40]:<40} {waits.n:>9} {spans[0]:>10} {spans[1]:>10} {spans[2]:>10}")
+    put("")
+    put(f"{'capacity':<40} {'used':>9}")
+    for name, part in sorted(result.utilisation.items(), key=lambda row: (-row[1], row[0]))[:12]:
+        put(f"{name[:40]:<40} {part:>9.1%}")
+
+
+def _index(index: Index) -> str:
+    if not index.n_windows:
+        return "nobody competed for a whole window"
+    text = f"Jain {index.lowest:.4f} at the lowest, {index.mean:.4f} on average, {index.n_windows} windows"
+    return text + (f" (lowest: {index.worst})" if index.worst else "")
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004 - two digits before the point
+        return f"{seconds:.2f} s"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02} h" if hours else f"{rest // 60}:{rest % 60:02} min"

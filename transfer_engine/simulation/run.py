@@ -1,0 +1,234 @@
+"""Run the real engine on a scenario, in virtual time, from a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from transfer_engine.clock import Deps
+from transfer_engine.config import Settings
+from transfer_engine.engine import LinkStatus
+from transfer_engine.limits import LimitTable
+from transfer_engine.model import JobId, JobRequest, JobView, Link, Transfer
+from transfer_engine.shares import ShareTable
+from transfer_engine.simulation import arrivals, namespace
+from transfer_engine.simulation.arrivals import Arrival
+from transfer_engine.simulation.bound import Demand, Integral
+from transfer_engine.simulation.fairness import Fairness, Look
+from transfer_engine.simulation.oracle import OnTrace, Oracle, Sharer
+from transfer_engine.simulation.result import Result
+from transfer_engine.simulation.scenario import Scenario
+from transfer_engine.simulation.series import Series
+from transfer_engine.simulation.storages import SimulatedStorages
+from transfer_engine.testing import deps, run_virtual
+from transfer_engine.wiring import TransferEngine
+
+
+class Mover(Protocol):
+    """Whoever moves the files: the engine, or another scheduler to compare it with."""
+
+    async def submit(self, transfers: JobRequest, /) -> JobId:
+        """Take a job."""
+
+    async def wait(self, job_id: JobId, /) -> JobView:
+        """Wait until it has ended."""
+
+    def links(self) -> list[LinkStatus]:
+        """Every link with work now or earlier."""
+
+    def backlog(self) -> Mapping[tuple[Link, str, str], int]:
+        """(link, VO, activity) → transfers that could start if there were room."""
+
+
+Build = Callable[[SimulatedStorages, Settings, Deps], AbstractAsyncContextManager[Mover]]
+"""Makes a mover on these storages."""
+
+
+def real_engine(storages: SimulatedStorages, settings: Settings, given: Deps) -> TransferEngine:
+    """The engine itself, with its queue in memory."""
+    return TransferEngine("sqlite://", settings=settings, adapters=[storages], deps=given, inline=True)
+
+
+def simulate(
+    scenario: Scenario, *, seed: int | None = None, build: Build = real_engine, on_trace: OnTrace | None = None
+) -> Result:
+    """Run a scenario to its end.
+
+    Args:
+        seed: None: the scenario's own. Equal seeds give equal runs, event for event.
+        on_trace: told a line for each event of the storages.
+    """
+    return run_virtual(lambda: _Run(scenario, scenario.seed if seed is None else seed, on_trace).run(build))
+
+
+class _Run:
+    """One run; made inside the virtual loop."""
+
+    def __init__(self, scenario: Scenario, seed: int, on_trace: OnTrace | None) -> None:
+        self._scenario = scenario
+        self._seed = seed
+        self._loop = asyncio.get_running_loop()
+        self._settings = scenario.engine_settings()
+        self._limits = LimitTable.of(self._settings.limits)
+        self._oracle = Oracle(scenario.streams, self._limits, on_trace)
+        self._storages = SimulatedStorages(scenario, self._oracle, seed=seed)
+        self._demand = Demand(scenario, self._storages.plant)
+        self._fairness = Fairness(ShareTable.of(self._settings.shares), self._limits, scenario.window_s)
+        self._series = Series()
+        self._n_jobs = 0
+        self._n_ended = 0
+        self._n_failed = 0
+        self._fed = False
+        self._done = asyncio.Event()
+
+    async def run(self, build: Build) -> Result:
+        began = time.process_time()
+        async with (
+            build(self._storages, self._settings, deps(self._loop, self._seed)) as mover,
+            asyncio.TaskGroup() as group,
+        ):
+            main = group.create_task(self._carry_out(mover))
+            await asyncio.wait([main], timeout=self._scenario.duration_s or self._scenario.limit_s)
+            self._look(mover)
+            result = self._result(time.process_time() - began)
+            main.cancel()
+        return result
+
+    async def _carry_out(self, mover: Mover) -> None:
+        """Feed and watch until every job has ended."""
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._watch(mover))
+            await self._feed(mover, group)
+            self._fed = True
+            self._check_done()
+            await self._done.wait()
+            watching.cancel()
+
+    async def _feed(self, mover: Mover, group: asyncio.TaskGroup) -> None:
+        """Submit what arrives when it arrives."""
+        began = self._loop.time()
+        for arrival in self._arrivals():
+            wait_s = began + arrival.at_s - self._loop.time()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            job_id = await mover.submit(self._request(arrival))
+            self._n_jobs += 1
+            group.create_task(self._follow(mover, job_id))
+
+    def _arrivals(self) -> Iterator[Arrival]:
+        every = [
+            arrivals.arrivals(stream, index, self._seed, self._scenario.job_files_max)
+            for index, stream in enumerate(self._scenario.streams)
+        ]
+        return heapq.merge(*every, key=lambda arrival: (arrival.at_s, arrival.stream))
+
+    def _request(self, arrival: Arrival) -> JobRequest:
+        stream, now = self._scenario.streams[arrival.stream], self._loop.time()
+        transfers = []
+        for number, (source, destination, size) in enumerate(arrival.files, arrival.first):
+            self._demand.add(now, source, destination, size)
+            transfers.append(
+                Transfer(
+                    sources=(namespace.url(source, source, stream.name, number, size),),
+                    destination=namespace.url(destination, source, stream.name, number, size),
+                    size_bytes=size,
+                    activity=stream.activity,
+                )
+            )
+        self._oracle.arrived(stream.name, arrival.first, now)
+        return JobRequest(transfers=tuple(transfers), vo=stream.vo, priority=stream.priority)
+
+    async def _follow(self, mover: Mover, job_id: JobId) -> None:
+        job = await mover.wait(job_id)
+        self._n_ended += 1
+        self._n_failed += job.n_failed + job.n_canceled
+        self._check_done()
+
+    def _check_done(self) -> None:
+        if self._fed and self._n_ended == self._n_jobs:
+            self._done.set()
+
+    async def _watch(self, mover: Mover) -> None:
+        while True:
+            await asyncio.sleep(self._scenario.sample_s)
+            self._look(mover)
+
+    def _look(self, mover: Mover) -> None:
+        """Take one sample."""
+        moving = self._storages.traffic.moved()
+        by_sharer: dict[Sharer, float] = {}
+        by_link: dict[tuple[str, str], float] = dict(self._oracle.link_bytes)
+        for (link, stream_name), n_bytes in moving.items():
+            key = self._oracle.sharer(stream_name, link[1])
+            by_sharer[key] = by_sharer.get(key, 0.0) + n_bytes
+            by_link[link] = by_link.get(link, 0.0) + n_bytes
+        look = Look(
+            now=self._loop.time(),
+            backlog=mover.backlog(),
+            active={Link(row.source_se, row.dest_se): row.active for row in mover.links() if row.active},
+            services=self._oracle.services,
+            moving=by_sharer,
+        )
+        self._fairness.look(look)
+        self._series.add(look.now, self._figures(look, by_link))
+
+    def _figures(self, look: Look, by_link: Mapping[tuple[str, str], float]) -> dict[str, float]:
+        found: dict[str, float] = {}
+
+        def add(name: str, value: float) -> None:
+            found[name] = found.get(name, 0) + value
+
+        for link, n in look.active.items():
+            source, destination = _host(link.source_se), _host(link.dest_se)
+            add(f"active_out {source}", n)
+            add(f"active_in {destination}", n)
+            add(f"active_link {source} > {destination}", n)
+        for (_, vo, activity), n in look.backlog.items():
+            add(f"waiting {vo} / {activity}", n)
+        for (source, destination), total in by_link.items():
+            add(f"goodput_bytes_s {source} > {destination}", total)
+        for key in look.services:
+            account = look.account(key)
+            add(f"service_slots {key[1]} / {key[2]}", account.slot_s)
+            add(f"service_bytes_s {key[1]} / {key[2]}", account.n_bytes)
+        return found
+
+    def _result(self, cpu_s: float) -> Result:
+        return Result(
+            scenario=self._scenario.name,
+            seed=self._seed,
+            ended_s=self._loop.time(),
+            complete=self._done.is_set(),
+            n_jobs=self._n_jobs,
+            n_files=self._demand.n_files,
+            n_bytes=self._demand.n_bytes,
+            n_finished=sum(self._oracle.link_files.values()),
+            n_failed=self._n_failed,
+            first_s=min(self._demand.first_s, self._loop.time()),
+            bound=self._demand.bound(self._limits),
+            utilisation=self._utilisation(),
+            fairness=self._fairness,
+            oracle=self._oracle,
+            series=self._series,
+            cpu_s=cpu_s,
+        )
+
+    def _utilisation(self) -> dict[str, float]:
+        plant, first_s, end_s = self._storages.plant, self._demand.first_s, self._oracle.last_end_s
+        found: dict[str, float] = {}
+        for name, capacity in plant.capacities.items():
+            varying = plant.varying.get(name)
+            integral = Integral(capacity.bytes_s) if varying is None else Integral.of(varying)
+            could = integral.until(end_s) - integral.until(first_s) if end_s > first_s else 0.0
+            did = sum(n for link, n in self._oracle.link_bytes.items() if name in plant.uses(*link))
+            if did and could > 0:
+                found[name] = did / could
+        return found
+
+
+def _host(se: str) -> str:
+    return se.partition("://")[2]
