@@ -150,10 +150,14 @@ class CopyEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What an endpoint can do as the active party; None: not known yet, worth trying."""
+    """What is known of an endpoint."""
 
     pull: bool | None = None
+    """It can be the active party of a pull; None: not known yet, worth trying."""
     push: bool | None = None
+    """The same of a push."""
+    digests: frozenset[str] = frozenset()
+    """Algorithms it has answered with before: where one is left out once, it is worth asking again."""
 
 
 @runtime_checkable
@@ -176,7 +180,7 @@ class Adapter(Protocol):
         """The URL schemes it takes, lower-case."""
 
     def capabilities(self, url: str) -> Capabilities:
-        """What is known so far of the endpoint of `url` as active party; no I/O."""
+        """What is known so far of the endpoint of `url`; no I/O."""
 
     async def stat(
         self, url: str, *, credential: Credential = ANONYMOUS, digest: str | None = None, timeouts: Timeouts = ...

@@ -15,7 +15,6 @@ from typing import Final, Protocol
 from protocols import streaming
 from protocols.api import ANONYMOUS, Adapter, CopyRequest, Credential, Marker, Mode, Stat, Timeouts
 from protocols.errors import (
-    Again,
     AlreadyExists,
     ChecksumMismatch,
     CopyFailed,
@@ -26,20 +25,16 @@ from protocols.errors import (
     Scope,
     SizeMismatch,
     SourceCorrupt,
-    TimedOut,
     TransferError,
     Unsupported,
 )
 from transfer_engine.clock import Clock
 from transfer_engine.config import TransferSettings
 from transfer_engine.model import Assignment, Done, Evidence, Failed, Failure, Outcome, Unknown, Verify
+from transfer_engine.patience import patiently, remove, surely
 from transfer_engine.verification import Expected, evidence_of, mismatch
 
 LOOKS_MAX: Final = 64
-CLEANUP_PAUSE_S: Final = 0.5
-"""Before the first repetition of a clean-up; doubles with each further one."""
-LOOK_AGAIN_S: Final = 1.0
-"""Before a first look that failed for a passing reason is repeated, once."""
 
 
 class Adapters(Protocol):
@@ -142,13 +137,15 @@ class Attempt:
         verify = order.options.verify
         needs_source_sum = verify in {Verify.SOURCE, Verify.BOTH} or (verify is Verify.TARGET and not order.checksum)
         try:
-            stat = await patiently(
+            stat = await surely(
                 lambda: self._source.stat(
                     order.source_url,
                     credential=self._source_credential,
                     digest=algorithm if needs_source_sum else None,
                     timeouts=self._timeouts,
-                )
+                ),
+                algorithm if needs_source_sum else None,
+                lambda: self._source.capabilities(order.source_url).digests,
             )
             self._check_source(stat, algorithm)
         except TransferError as error:
@@ -218,7 +215,11 @@ class Attempt:
         spent = asyncio.get_running_loop().time() - began
         self._progress.phase = "verifying"
         try:
-            stat = await self._stat_destination(expected.algorithm)
+            stat = await surely(
+                lambda: self._stat_destination(expected.algorithm),
+                expected.algorithm,
+                lambda: self._destination.capabilities(self._order.dest_url).digests,
+            )
         except Missing:
             gone = CopyFailed("the storage reported success, but the destination does not exist")
             return self._failed(gone.at(Scope.DESTINATION, Phase.FINALIZATION), clean=True)
@@ -360,44 +361,6 @@ class Attempt:
 
     def _unknown(self, error: TransferError) -> Unknown:
         return Unknown(failure=Failure.of(error), started_at=self._started_at)
-
-
-async def patiently(look: Callable[[], Awaitable[Stat]]) -> Stat:
-    """Look, and once more when the first look failed for a reason that may have passed already.
-
-    A single lost request must not cost an attempt with its back-off; a storage that asks for time
-    or does not answer at all is not pressed.
-    """
-    try:
-        return await look()
-    except TransferError as error:
-        if error.again is not Again.SOON or error.retry_after_s is not None or isinstance(error, TimedOut):
-            raise
-    await asyncio.sleep(LOOK_AGAIN_S)
-    return await look()
-
-
-async def remove(delete: Callable[[], Awaitable[object]], limit_s: float) -> bool:
-    """Delete, again and again for up to `limit_s`, until the storage has done it or says that it never will.
-
-    A storage in trouble is the usual reason for having to clean up at all: giving up at its first
-    refusal would leave the remains for somebody to find.
-    """
-    pause = CLEANUP_PAUSE_S
-    try:
-        async with asyncio.timeout(limit_s):
-            while True:
-                try:
-                    await delete()
-                except TransferError as error:
-                    if error.again is Again.NEVER:
-                        return False
-                    await asyncio.sleep(max(pause, min(error.retry_after_s or 0.0, limit_s)))
-                    pause *= 2
-                else:
-                    return True
-    except TimeoutError:
-        return False
 
 
 def _hinted(url: str) -> tuple[str, ...] | None:

@@ -22,8 +22,9 @@ from typing import Final
 
 from protocols.api import Stat
 from protocols.errors import Again, Missing, Phase, Scope, TransferError
-from transfer_engine.attempt import Tools, remove
+from transfer_engine.attempt import Tools
 from transfer_engine.model import Assignment, Cleaned, Done, Failed, Failure, Verify
+from transfer_engine.patience import remove
 from transfer_engine.verification import Expected, evidence_of, mismatch
 
 LOOK_EVERY_S: Final = 5.0
@@ -110,6 +111,8 @@ class Probe:
                 return Expected(size_bytes=None, checksum=None, algorithm=None)
             size = stat.size_bytes
             checksum = checksum or stat.checksums.get(algorithm)
+            if wants_sum and checksum is None and algorithm in source.capabilities(order.source_url).digests:
+                return Expected(size_bytes=None, checksum=None, algorithm=None)
         return Expected(
             size_bytes=size,
             checksum=checksum if wants_sum else None,
@@ -119,7 +122,9 @@ class Probe:
     def _complete(self, stat: Stat, expected: Expected) -> bool:
         if expected.size_bytes is None:
             return False
-        return mismatch(stat, expected, required=self._tools.settings.require_checksum) is None
+        offered = self._destination.capabilities(self._order.dest_url).digests
+        required = self._tools.settings.require_checksum or expected.algorithm in offered
+        return mismatch(stat, expected, required=required) is None
 
     async def _watch(self, expected: Expected | None) -> tuple[Stat | None, bool]:
         """Look until the answer can be believed.

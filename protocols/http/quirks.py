@@ -79,7 +79,8 @@ class Record:
     """Loop time when the record was begun."""
     family: Family | None = None
     """None until the endpoint has answered anything."""
-    digests: bool | None = None
+    digests: set[str] = field(default_factory=set)
+    """Algorithms it has answered with."""
     propfind: bool | None = None
     pull: bool | None = None
     push: bool | None = None
@@ -139,4 +140,4 @@ class Quirks:
             return self._told(endpoint) or Capabilities()
         local = record.family is not None and record.family.copies_locally
         push = False if record.push is None and local and not record.proved_tpc else record.push
-        return Capabilities(pull=record.pull, push=push)
+        return Capabilities(pull=record.pull, push=push, digests=frozenset(record.digests))

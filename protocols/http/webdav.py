@@ -188,8 +188,8 @@ class Metadata:
     def _from_head(self, head: Answer, url: URL, record: Record, name: str | None) -> Stat:
         headers = head.headers
         checksums = checksums_of(headers, etag_is_md5=endpoint_of(url) in self._etag_md5) if name else {}
-        if name is not None and record.digests is None and checksums:
-            record.digests = True
+        if not record.digests >= checksums.keys():
+            record.digests.update(checksums)
         length = headers.get("Content-Length", "")
         # nginx and Apache redirect a directory to its name with a slash.
         slashed = head.url.raw_path.endswith("/") and not url.raw_path.endswith("/")
