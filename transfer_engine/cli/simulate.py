@@ -53,7 +53,7 @@ def _need_matplotlib() -> None:
 def _traced(scenario: scenarios.Scenario, seed: int | None, path: Path) -> Result:
     try:
         with path.open("w", encoding="utf-8") as file:
-            return simulate(scenario, seed=seed, on_trace=lambda line: file.write(line) and None)
+            return simulate(scenario, seed=seed, on_trace=lambda line: print(line, end="", file=file))
     except OSError as error:
         raise Stop(f"{path}: {error.strerror}") from error
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from transfer_engine.model import PRIORITY_DEFAULT
 from transfer_engine.simulation.faults import Instant, Section, Span
 
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Count = Annotated[int, Field(ge=1, le=100_000_000)]
 Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
 Positive = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(pattern=r"^[\w .:+-]+$", max_length=200)]
