@@ -67,14 +67,13 @@ def _write(path: Path, text: str) -> None:
 
 def _show(result: Result) -> None:
     """The figures, one a line; then waits and links."""
-    over = f"{result.makespan_s / result.bound_s:.3f}" if result.bound_s > 0 else "-"
-    oracle, fairness = result.oracle, result.fairness
+    oracle, fairness, over = result.oracle, result.fairness, result.over_bound
     rows = [
         ("scenario", f"{result.scenario}, seed {result.seed}"),
         ("transfers", f"{result.n_files} in {result.n_jobs} jobs, {size(result.n_bytes)}"),
         ("finished", f"{result.n_finished}, {result.n_failed} failed" + ("" if result.complete else ", work is left")),
         ("simulated", f"{_span(result.ended_s)} in {result.cpu_s:.1f} s of CPU, {result.n_files / result.cpu_s:.0f}/s"),
-        ("makespan", f"{_span(result.makespan_s)}, {over} times the bound"),
+        ("makespan", _span(result.makespan_s) + ("" if over is None else f", {over:.3f} times the bound")),
         ("lower bound", f"{_span(result.bound_s)}, by {result.bound.due_to}"),
         ("goodput", f"{size(sum(oracle.link_bytes.values()) / max(result.makespan_s, 1e-9))}/s"),
         ("limits exceeded by", str(max(oracle.overshoot, 0))),

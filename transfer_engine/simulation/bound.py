@@ -43,12 +43,10 @@ class _Arrived:
 
 @dataclass(slots=True)
 class Demand:
-    """What has been asked for so far."""
+    """What was asked for and has been done: what failed for good bounds nothing."""
 
     scenario: Scenario
     plant: Plant
-    n_files: int = 0
-    n_bytes: int = 0
     first_s: float = math.inf
     _links: dict[tuple[str, str], dict[float, _Arrived]] = field(default_factory=dict)
     _ways: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
@@ -56,7 +54,7 @@ class Demand:
     _alone_s: float = 0.0
 
     def add(self, at_s: float, source: str, destination: str, n_bytes: int) -> None:
-        """One file was asked for."""
+        """One file, asked for at `at_s`."""
         link = (source, destination)
         way = self._ways.get(link)
         if way is None:
@@ -70,8 +68,6 @@ class Demand:
         arrived.n_bytes += n_bytes
         arrived.n_files += 1
         arrived.slot_s += seconds
-        self.n_files += 1
-        self.n_bytes += n_bytes
         self.first_s = min(self.first_s, at_s)
         self._alone_s = max(self._alone_s, at_s + seconds)
 
@@ -82,7 +78,7 @@ class Demand:
         return ends[destination].latency_s + ends[destination].overhead_s, 1 / best
 
     def bound(self, limits: LimitTable) -> Bound:
-        """The earliest end of everything asked for so far."""
+        """The earliest end of all of it."""
         found = Bound(self._alone_s, "the longest single file")
         for name, capacity in self.plant.capacities.items():
             links = [link for link in self._links if name in self.plant.uses(*link)]

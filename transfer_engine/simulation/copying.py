@@ -51,7 +51,7 @@ class Copying:
         if self._request.client_info.endswith("retry=0"):
             oracle.waited(self._source, storages.now())
         try:
-            end = await self._run(on_marker)
+            return await self._run(on_marker)
         except asyncio.CancelledError:
             oracle.trace(storages.now(), "cancelled", url)
             raise
@@ -60,9 +60,6 @@ class Copying:
             raise
         finally:
             oracle.stopped(self._source, self._destination.host, storages.now())
-        oracle.trace(storages.now(), "copied", url)
-        oracle.copied(self._source, self._destination.host, storages.now())
-        return end
 
     def _check_busy(self) -> None:
         storages = self._storages
@@ -93,7 +90,11 @@ class Copying:
         if error is not None:
             self._leave(n_bytes)
             raise error
-        storages.presence.put(request.destination_url, self._destination, corrupt=error_name == "checksum")
+        corrupt = error_name == "checksum"
+        storages.presence.put(request.destination_url, self._destination, corrupt=corrupt)
+        storages.oracle.trace(storages.now(), "copied wrongly" if corrupt else "copied", request.destination_url)
+        if not corrupt:
+            storages.oracle.copied(self._source, self._destination.host, storages.now())
         return CopyEnd(message="success: Created", bytes_done=size, n_markers=n_markers)
 
     def _leave(self, n_bytes: int) -> None:

@@ -49,6 +49,8 @@ class _Lane:
     served_bytes: float = 0.0
     """What each flow got since the lane was last empty."""
     at: float = 0.0
+    touched: bool = False
+    """A flow has come or gone since the last forecast."""
     version: int = 0
     """Counts changes of rate or of the first to end: older forecasts are void."""
     ends: list[tuple[float, FlowId]] = field(default_factory=list)
@@ -167,6 +169,7 @@ class Network:
             and all(use.would_hold(n, n * limit) for use in uses)
         )
         row.n += n
+        row.touched = True
         for use in uses:
             use.n += n
             if alone:
@@ -194,13 +197,15 @@ class Network:
             row = self._lanes[lane]
             for index in row.uses:
                 self._uses[index].used_bytes_s += row.n * rate
-            self._advance(row, now)
-            row.rate_bytes_s = rate
-            self._forecast(lane)
+            if rate != row.rate_bytes_s or row.touched:
+                self._advance(row, now)
+                row.rate_bytes_s = rate
+                self._forecast(lane)
 
     def _forecast(self, lane: int) -> None:
         row = self._lanes[lane]
         row.version += 1
+        row.touched = False
         head = self._first(row)
         if head is not None and row.rate_bytes_s > 0:
             at = row.at + max(head[0] - row.served_bytes, 0.0) / row.rate_bytes_s

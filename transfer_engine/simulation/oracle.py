@@ -21,6 +21,9 @@ Sharer = tuple[str, str, str]
 OnTrace = Callable[[str], None]
 """Told one line for each event."""
 
+OnCopied = Callable[[float, str, str, int], None]
+"""Told of each success: when the file was submitted, source, destination, bytes."""
+
 _STEP: Final = math.log(1.02)
 
 
@@ -77,6 +80,7 @@ class Oracle:
     streams: Sequence[Stream]
     limits: LimitTable
     on_trace: OnTrace | None = None
+    on_copied: OnCopied | None = None
     counts: Counter[str] = field(default_factory=Counter)
     """How often each thing happened."""
     inbound: Counter[str] = field(default_factory=Counter)
@@ -153,13 +157,17 @@ class Oracle:
         self.link_bytes[link] += source.size_bytes
         self.link_files[link] += 1
         self.last_end_s = now
+        if self.on_copied is not None:
+            self.on_copied(self._submitted_at(source), source.host, destination, source.size_bytes)
+
+    def _submitted_at(self, source: SimPath) -> float:
+        firsts, instants = self._arrivals[source.stream]
+        return instants[bisect_right(firsts, source.number) - 1]
 
     def waited(self, source: SimPath, now: float) -> None:
         """The first copy of a file begins."""
-        firsts, instants = self._arrivals[source.stream]
         stream = self._by_name[source.stream]
-        waits = self.waits.setdefault((stream.vo, stream.activity), Waits())
-        waits.add(now - instants[bisect_right(firsts, source.number) - 1])
+        self.waits.setdefault((stream.vo, stream.activity), Waits()).add(now - self._submitted_at(source))
 
     def _count(self, source: str, destination: str, n: int) -> None:
         self.total += n

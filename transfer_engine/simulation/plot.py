@@ -37,7 +37,7 @@ def plot(result: Result, path: Path) -> None:
             axes.set_title(title, loc="left", fontsize="medium")
             axes.set_ylim(bottom=0)
         axes.set_xlabel("hours")
-        over = f", makespan {result.makespan_s / result.bound_s:.3f} times the bound" if result.bound_s > 0 else ""
+        over = "" if result.over_bound is None else f", makespan {result.over_bound:.3f} times the bound"
         figure.suptitle(f"{result.scenario}, seed {result.seed}{over}")
         figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else None)
 

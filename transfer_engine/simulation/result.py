@@ -55,8 +55,13 @@ class Result:
 
     @property
     def bound_s(self) -> float:
-        """The shortest makespan that is possible."""
-        return self.bound.end_s - self.first_s
+        """The shortest makespan that is possible for what was done."""
+        return max(self.bound.end_s - self.first_s, 0.0)
+
+    @property
+    def over_bound(self) -> float | None:
+        """Makespan over its lower bound; None: work was left, or none was done."""
+        return self.makespan_s / self.bound_s if self.complete and self.bound_s > 0 else None
 
     @property
     def waits(self) -> Mapping[str, Waits]:
@@ -80,7 +85,7 @@ class Result:
             "makespan_s": round(self.makespan_s, 6),
             "bound_s": round(self.bound_s, 6),
             "bound_due_to": self.bound.due_to,
-            "makespan_over_bound": round(self.makespan_s / self.bound_s, 6) if self.bound_s > 0 else None,
+            "makespan_over_bound": None if self.over_bound is None else round(self.over_bound, 6),
             "overshoot": oracle.overshoot,
             "jain": {
                 name: {"lowest": round(index.lowest, 6), "mean": round(index.mean, 6), "windows": index.n_windows}

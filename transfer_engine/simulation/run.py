@@ -77,9 +77,12 @@ class _Run:
         self._oracle = Oracle(scenario.streams, self._limits, on_trace)
         self._storages = SimulatedStorages(scenario, self._oracle, seed=seed)
         self._demand = Demand(scenario, self._storages.plant)
+        self._oracle.on_copied = self._demand.add
         self._fairness = Fairness(ShareTable.of(self._settings.shares), self._limits, scenario.window_s)
         self._series = Series()
         self._n_jobs = 0
+        self._n_files = 0
+        self._n_bytes = 0
         self._n_ended = 0
         self._n_failed = 0
         self._fed = False
@@ -130,7 +133,7 @@ class _Run:
         stream, now = self._scenario.streams[arrival.stream], self._loop.time()
         transfers = []
         for number, (source, destination, size) in enumerate(arrival.files, arrival.first):
-            self._demand.add(now, source, destination, size)
+            self._n_bytes += size
             transfers.append(
                 Transfer(
                     sources=(namespace.url(source, source, stream.name, number, size),),
@@ -139,6 +142,7 @@ class _Run:
                     activity=stream.activity,
                 )
             )
+        self._n_files += len(transfers)
         self._oracle.arrived(stream.name, arrival.first, now)
         return JobRequest(transfers=tuple(transfers), vo=stream.vo, priority=stream.priority)
 
@@ -204,8 +208,8 @@ class _Run:
             ended_s=self._loop.time(),
             complete=self._done.is_set(),
             n_jobs=self._n_jobs,
-            n_files=self._demand.n_files,
-            n_bytes=self._demand.n_bytes,
+            n_files=self._n_files,
+            n_bytes=self._n_bytes,
             n_finished=sum(self._oracle.link_files.values()),
             n_failed=self._n_failed,
             first_s=min(self._demand.first_s, self._loop.time()),
