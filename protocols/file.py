@@ -152,8 +152,8 @@ class FileAdapter:
         except OSError as failure:
             raise _error(failure, path) from None
         return [
-            Entry(name=name, url=f"{base}/{quote(name)}", is_directory=size is None, size_bytes=size)
-            for name, size in rows
+            Entry(name=name, url=f"{base}/{quote(os.fsencode(name))}", is_directory=is_directory, size_bytes=size)
+            for name, is_directory, size in rows
         ]
 
     async def make_parents(
@@ -302,15 +302,20 @@ class _FileStream:
             raise CopyFailed(f"{self._path}: became shorter while it was read", scope=Scope.SOURCE)
 
 
-def _scan(path: Path) -> list[tuple[str, int | None]]:
-    """(name, size) of the children by name; size None for directories."""
+def _scan(path: Path) -> list[tuple[str, bool, int | None]]:
+    """(name, is it a directory, size) of the children by name; links count as what they lead to."""
     with os.scandir(path) as entries:
-        rows = [
-            (entry.name, None if entry.is_dir() else entry.stat().st_size)
-            for entry in entries
-            if TEMPORARY_MARK not in entry.name
-        ]
-    return sorted(rows)
+        rows = [_row(entry) for entry in entries if TEMPORARY_MARK not in entry.name]
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _row(entry: os.DirEntry[str]) -> tuple[str, bool, int | None]:
+    try:
+        is_directory = entry.is_dir()
+        return entry.name, is_directory, None if is_directory else entry.stat().st_size
+    except OSError:
+        # A link that leads nowhere, or a file that was just removed, is trouble of whoever reads it, not of the others.
+        return entry.name, False, None
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool, sync: bool) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from protocols.api import ANONYMOUS
+from protocols.api import ANONYMOUS, Entry
 from protocols.errors import Denied, Unavailable
 from protocols.scripted import Rule, ScriptedAdapter
 from transfer_engine import TransferEngine
@@ -255,3 +256,19 @@ def test_patience_of_a_person_where_nothing_else_is_set(tmp_path, monkeypatch: p
     settings = copy.settings_of(CopyOptions(config=tmp_path / "te.toml", checksum="md5:00"))
     assert (settings.retry.delay_s, settings.transfer.probe_max_s) == (9.0, 44.0)
     assert not settings.transfer.require_checksum
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", ".", "a%2f..%2fb", "%00"])
+def test_a_listing_does_not_lead_elsewhere(name: str):
+    class Hostile(ScriptedAdapter):
+        async def list_directory(self, url: str, **_: Any) -> list[Entry]:
+            return [Entry(name=name, url=f"sim://a/d/{name}", is_directory=False, size_bytes=1)]
+
+    async def main(*_: Any) -> None:
+        hostile = Hostile(rng=random.Random(0))
+        planner = Planner(lambda _url: hostile, lambda _url: ANONYMOUS)
+        with pytest.raises(Stop, match="no name of a file") as caught:
+            _ = [pair async for pair in planner.tree("sim://a/d", "file:///tmp/d")]
+        assert caught.value.code is Exit.REFUSED
+
+    run(main)

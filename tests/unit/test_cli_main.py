@@ -96,3 +96,32 @@ def test_a_file_and_a_directory_on_this_machine(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "b").read_bytes() == b"data"
     assert run("cp", str(tmp_path), str(tmp_path / "c"), monkeypatch=monkeypatch) == Exit.USAGE
     assert "-r copies all below it" in capsys.readouterr().err
+
+
+def test_a_tree_with_links_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Links are followed, never in circles; one that leads nowhere is said and stops nothing else."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "odd %41#?").write_bytes(b"data")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "f").write_bytes(b"more")
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "circle").symlink_to(".")
+    (tmp_path / "a" / "b" / "circle").symlink_to(tmp_path / "a")
+    assert run("cp", "-r", str(tmp_path / "a"), str(tmp_path / "c"), monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().err.count("leads back to a directory above it and is not followed") == 2
+    copied = {path.relative_to(tmp_path / "c").as_posix() for path in (tmp_path / "c").rglob("*") if path.is_file()}
+    assert copied == {"b/odd %41#?", "linked/f"}
+    (tmp_path / "a" / "nowhere").symlink_to("missing")
+    assert run("cp", "-r", str(tmp_path / "a"), str(tmp_path / "d"), monkeypatch=monkeypatch) == Exit.SOME_FAILED
+    assert "a/nowhere → " in capsys.readouterr().err
+    assert (tmp_path / "d" / "linked" / "f").read_bytes() == b"more"
+
+
+@pytest.mark.parametrize("name", ["..", "."])
+def test_no_name_leads_out_of_the_destination(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """A storage chooses the names in its listings."""
+    (tmp_path / "a").write_bytes(b"data")
+    target = f"{(tmp_path / 'd').as_uri()}/{name}/x"
+    assert run("cp", str(tmp_path / "a"), target, monkeypatch=monkeypatch) == Exit.USAGE
+    assert "must not hold '.' or '..'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from protocols.api import Adapter, Credential, Stat
 from protocols.errors import Missing, TransferError
+from protocols.file import path_of
 from transfer_engine.cli.exits import BY_CODE, Exit
 from transfer_engine.cli.lists import as_url, child, last_name, read_pairs
-from transfer_engine.cli.output import stop
+from transfer_engine.cli.output import say, stop
 
 LOOKS: Final = 16
 """Looks at storages at a time."""
@@ -91,19 +94,37 @@ class Planner:
 
     async def tree(self, source: str, destination: str) -> AsyncIterator[Pair]:
         """Every file below a directory, mirrored below `destination`."""
-        waiting = [(source, destination)]
+        waiting = [(source, destination, _real(source))]
         while waiting:
-            here, there = waiting.pop()
+            here, there, above = waiting.pop()
             try:
                 entries = await self._adapter_for(here).list_directory(here, credential=self._credential(here))
             except TransferError as error:
                 stop(f"{here} cannot be listed: {error.message}; {error.hint}", BY_CODE.get(error.code, Exit.ERROR))
             for entry in entries:
-                goal = child(there, last_name(entry.url))
-                if entry.is_directory:
-                    waiting.append((entry.url, goal))
-                else:
+                goal = child(there, _plain(last_name(entry.url), here))
+                if not entry.is_directory:
                     yield Pair(entry.url, goal, entry.size_bytes)
+                elif above & (real := _real(entry.url)):
+                    say(f"{entry.url} leads back to a directory above it and is not followed")
+                else:
+                    waiting.append((entry.url, goal, above | real))
+
+
+def _plain(name: str, directory: str) -> str:
+    """A name from a listing, which the storage chose; one that leads elsewhere is not followed."""
+    decoded = unquote(name)
+    if decoded in {"", ".", ".."} or "/" in decoded or "\0" in decoded:
+        stop(f"{directory} lists {decoded!r}, which is no name of a file", Exit.REFUSED)
+    return name
+
+
+def _real(url: str) -> frozenset[str]:
+    """The directory behind the links of a local URL; nothing for others, whose servers do not lead in circles."""
+    try:
+        return frozenset({os.path.realpath(path_of(url))}) if url.startswith("file:") else frozenset()
+    except TransferError:
+        return frozenset()
 
 
 def check(source: str | None, destination: str | None, options: CopyOptions) -> None:
