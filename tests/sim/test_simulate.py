@@ -56,6 +56,7 @@ def check(result: Result) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_a_healthy_day_is_near_the_bound_and_fair():
     result = check(simulate(parse(small())))
     assert result.complete
@@ -66,6 +67,7 @@ def test_a_healthy_day_is_near_the_bound_and_fair():
     assert result.oracle.most["in c"] == 10
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_run_and_another_seed_another():
     hashes = [simulate(parse(small()), seed=seed).summary()["trace_hash"] for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -91,6 +93,7 @@ def test_hash_randomisation_changes_nothing(tmp_path):
     assert summaries[0] == summaries[1] == summaries[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "seen"),
     [
@@ -110,6 +113,7 @@ def test_faults_are_met_and_survived(trouble, seen):
     assert result.n_finished == 300, result.oracle.counts
 
 
+@pytest.mark.slow
 def test_a_storage_that_refuses_for_ever_fails_what_is_for_it():
     result = check(faulty("c", {"kind": "refuses"}))
     assert result.complete
@@ -126,6 +130,7 @@ def test_a_stop_in_the_middle_leaves_work():
     assert result.over_bound is None
 
 
+@pytest.mark.slow
 def test_disks_are_slower_with_more_copies_than_heads():
     few = small(limits={"endpoint_inbound": 2})
     many = small(limits={"endpoint_inbound": 20})
@@ -134,6 +139,7 @@ def test_disks_are_slower_with_more_copies_than_heads():
     assert simulate(parse(few)).makespan_s * 3 < simulate(parse(many)).makespan_s
 
 
+@pytest.mark.slow
 def test_series_add_up():
     result = simulate(parse(small()))
     data = result.as_json()["series"]
@@ -186,6 +192,7 @@ def test_the_command_says_what_is_wrong(tmp_path):
     assert "pipe: unknown key" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_figures_and_writes_the_trace(tmp_path):
     from typer.testing import CliRunner
 

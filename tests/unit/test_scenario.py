@@ -117,6 +117,12 @@ def test_every_committed_scenario_is_valid(path):
     load(path)
 
 
+def test_the_example_of_the_documentation_is_valid():
+    text = (ROOT / "docs" / "scenarios.md").read_text()
+    example = text.partition("```json\n")[2].partition("```")[0]
+    assert parse(json.loads(example)).streams[1].priority == 4
+
+
 def test_committed_scenarios_are_what_the_script_writes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import make_scenarios
