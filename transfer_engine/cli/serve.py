@@ -36,10 +36,20 @@ async def serve(config: Path | None, flags: dict[str, Any], *, verbose: bool) ->
     task = asyncio.current_task()
     assert task is not None, "serve() runs in a task"
     loop = asyncio.get_running_loop()
+    # Also while the engine is still being opened.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     try:
         async with TransferEngine(settings=settings) as engine:
+
+            def end() -> None:
+                if (n := len(engine.running())) and not task.cancelling():
+                    grace_s = settings.service.grace_s
+                    say(f"stopping: {n} running transfers have {grace_s:g} s; another signal stops them at once")
+                task.cancel()
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, end)
             await serve_http(engine, settings.service, on_ready=_ready)
     except asyncio.CancelledError:
         put("stopped")
