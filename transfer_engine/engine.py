@@ -371,6 +371,10 @@ class Engine:
             )
         return found
 
+    def active(self) -> dict[Link, int]:
+        """Link → transfers that hold a slot now."""
+        return dict(self._dispatcher.board.active.links)
+
     def backlog(self) -> dict[tuple[Link, str, str], int]:
         """(link, VO, activity) → transfers that could be claimed now if there were room."""
         found: dict[tuple[Link, str, str], int] = {}

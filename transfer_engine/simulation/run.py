@@ -11,7 +11,6 @@ from typing import Protocol
 
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings
-from transfer_engine.engine import LinkStatus
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import JobId, JobRequest, JobView, Link, Transfer
 from transfer_engine.shares import ShareTable
@@ -37,8 +36,8 @@ class Mover(Protocol):
     async def wait(self, job_id: JobId, /) -> JobView:
         """Wait until it has ended."""
 
-    def links(self) -> list[LinkStatus]:
-        """Every link with work now or earlier."""
+    def active(self) -> Mapping[Link, int]:
+        """Link → transfers that hold a slot now."""
 
     def backlog(self) -> Mapping[tuple[Link, str, str], int]:
         """(link, VO, activity) → transfers that could start if there were room."""
@@ -173,7 +172,7 @@ class _Run:
         look = Look(
             now=self._loop.time(),
             backlog=mover.backlog(),
-            active={Link(row.source_se, row.dest_se): row.active for row in mover.links() if row.active},
+            active=mover.active(),
             services=self._oracle.services,
             moving=by_sharer,
         )
