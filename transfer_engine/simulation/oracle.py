@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -168,6 +168,20 @@ class Oracle:
         """The first copy of a file begins."""
         stream = self._by_name[source.stream]
         self.waits.setdefault((stream.vo, stream.activity), Waits()).add(now - self._submitted_at(source))
+
+    def slots(self, active: Mapping[Link, int]) -> None:
+        """What the engine itself counts, at one instant: it holds slots longer than storages are busy."""
+        inbound: Counter[str] = Counter()
+        outbound: Counter[str] = Counter()
+        for link, n in active.items():
+            inbound[link.dest_se] += n
+            outbound[link.source_se] += n
+            self.overshoot = max(self.overshoot, n - self.limits.of_link(link))
+        for se, n in inbound.items():
+            self.overshoot = max(self.overshoot, n - self.limits.of_inbound(se))
+        for se, n in outbound.items():
+            self.overshoot = max(self.overshoot, n - self.limits.of_outbound(se))
+        self.overshoot = max(self.overshoot, sum(active.values()) - self.limits.node)
 
     def _count(self, source: str, destination: str, n: int) -> None:
         self.total += n

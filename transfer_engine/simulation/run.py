@@ -176,6 +176,7 @@ class _Run:
             services=self._oracle.services,
             moving=by_sharer,
         )
+        self._oracle.slots(look.active)
         self._fairness.look(look)
         self._series.add(look.now, self._figures(look, by_link))
 

@@ -1,0 +1,110 @@
+"""The figures that a simulation reports: fairness, waits, series, overshoot."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer_engine.config import Limits, Shares
+from transfer_engine.limits import LimitTable
+from transfer_engine.model import Link
+from transfer_engine.shares import ShareTable
+from transfer_engine.simulation.fairness import Fairness, Look, jain
+from transfer_engine.simulation.oracle import Oracle, Service, Waits
+from transfer_engine.simulation.series import POINTS_MAX, Series
+
+A, B = Link("sim://a", "sim://d"), Link("sim://b", "sim://d")
+
+
+def fairness(**shares):
+    limits = Limits(endpoint_outbound=10, endpoint_inbound=20)
+    return Fairness(ShareTable.of(Shares(**shares)), LimitTable.of(limits), 600.0)
+
+
+def play(found, *, backlog, active, running, looks=11):
+    """`looks` samples a minute apart, everything constant."""
+    services = {key: Service(running=n) for key, n in running.items()}
+    for minute in range(looks):
+        found.look(Look(now=60.0 * minute, backlog=backlog, active=active, services=services, moving={}))
+    return found
+
+
+@given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=8))
+def test_jain_is_one_for_equals_and_at_least_one_over_n(values):
+    assert 1 / len(values) - 1e-9 <= jain(values) <= 1 + 1e-9
+    assert jain([values[0]] * len(values)) == pytest.approx(1)
+
+
+def test_shares_that_hold_give_one():
+    found = play(
+        fairness(vos={"x": 2}),
+        backlog={(A, "x", "p"): 5, (A, "y", "p"): 5},
+        active={A: 9},
+        running={("d", "x", "p"): 6, ("d", "y", "p"): 3},
+    )
+    assert (found.vos.n_windows, found.vos.lowest) == (1, pytest.approx(1.0))
+    assert found.deviation == pytest.approx(0)
+
+
+def test_shares_that_do_not_hold_are_seen():
+    found = play(
+        fairness(activities={"x": {"p": 3}}),
+        backlog={(A, "x", "p"): 5, (A, "x", "q"): 5, (A, "y", "p"): 1},
+        active={A: 10},
+        running={("d", "x", "p"): 4, ("d", "x", "q"): 4, ("d", "y", "p"): 0},
+    )
+    assert found.vos.lowest == pytest.approx(0.5)
+    assert found.activities.lowest == pytest.approx(jain([4 / 3, 4]))
+    assert "x: p, q" in found.activities.worst
+    assert found.deviation == pytest.approx(4)
+
+
+def test_who_could_not_have_had_more_is_not_compared():
+    """The source of one VO is at its limit; the other one has a source of its own."""
+    backlog = {(A, "x", "p"): 5, (B, "y", "p"): 5}
+    running = {("d", "x", "p"): 10, ("d", "y", "p"): 2}
+    assert play(fairness(), backlog=backlog, active={A: 10, B: 2}, running=running).vos.n_windows == 0
+    assert play(fairness(), backlog=backlog, active={A: 9, B: 2}, running=running).vos.n_windows == 1
+
+
+def test_who_has_nothing_waiting_is_not_compared():
+    running = {("d", "x", "p"): 9, ("d", "y", "p"): 1}
+    assert play(fairness(), backlog={(A, "x", "p"): 5}, active={A: 9}, running=running).vos.n_windows == 0
+
+
+def test_windows_that_are_not_over_do_not_count():
+    backlog = {(A, "x", "p"): 5, (A, "y", "p"): 5}
+    assert play(fairness(), backlog=backlog, active={}, running={}, looks=10).vos.n_windows == 0
+
+
+@given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=100), st.sampled_from([0.5, 0.95, 1.0]))
+def test_percentiles_are_exact_to_two_percent(values, part):
+    waits = Waits()
+    for value in values:
+        waits.add(value)
+    exact = sorted(values)[max(-(-round(part * 100) * len(values) // 100) - 1, 0)]
+    assert exact * (1 - 1e-9) <= waits.percentile(part) <= exact * 1.0201
+
+
+def test_without_waits_percentiles_are_zero():
+    assert Waits().percentile(0.5) == 0
+
+
+def test_series_stay_small_and_keep_their_totals():
+    series = Series()
+    for n in range(3 * POINTS_MAX):
+        series.add(float(n + 1), {"bytes x": 10.0 * (n + 1)})
+    assert len(series.at_s) <= POINTS_MAX + 1
+    rates = series.rates("bytes", "x")
+    assert rates == pytest.approx([10.0] * len(rates))
+    assert series.values("bytes", "none") == [0] * len(rates)
+
+
+@pytest.mark.parametrize(
+    ("active", "over"), [({A: 10, B: 10}, 0), ({A: 11}, 1), ({A: 12, B: 10}, 2), ({Link("sim://b", "sim://e"): 3}, 0)]
+)
+def test_slots_beyond_a_limit_are_seen(active, over):
+    oracle = Oracle([], LimitTable.of(Limits(endpoint_outbound=10, endpoint_inbound=20)))
+    oracle.slots(active)
+    assert oracle.overshoot == over
