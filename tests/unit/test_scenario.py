@@ -105,8 +105,11 @@ def test_files_that_are_no_scenarios_are_said_to_be_none(tmp_path):
     with pytest.raises(Invalid, match="cannot be read"):
         load(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(Invalid, match="is not JSON"):
+    with pytest.raises(Invalid, match="is not good JSON"):
         load(tmp_path / "bad.json")
+    (tmp_path / "twice.json").write_text('{"name": "a", "name": "b"}')
+    with pytest.raises(Invalid, match="'name' is there twice"):
+        load(tmp_path / "twice.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(Invalid):
         load(tmp_path / "list.json")

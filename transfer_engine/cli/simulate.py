@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer_engine.cli.exits import Exit
 from transfer_engine.cli.output import Stop, put, size
 from transfer_engine.simulation import scenario as scenarios
-from transfer_engine.simulation.run import simulate
+from transfer_engine.simulation.run import OnSample, simulate
 
 if TYPE_CHECKING:
     from transfer_engine.simulation.fairness import Index
@@ -30,7 +31,7 @@ def run(
     for target in (json_path, plot_path, trace_path):
         if target is not None and not target.absolute().parent.is_dir():
             raise Stop(f"{target}: its directory does not exist", Exit.USAGE)
-    result = _traced(scenario, seed, trace_path) if trace_path else simulate(scenario, seed=seed)
+    result = _traced(scenario, seed, trace_path) if trace_path else simulate(scenario, seed=seed, on_sample=_progress())
     _show(result)
     if json_path is not None:
         _write(json_path, json.dumps(result.as_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
@@ -50,10 +51,24 @@ def _need_matplotlib() -> None:
         raise Stop("--plot needs matplotlib: pip install 'transfer-engine[plot]'", Exit.USAGE)
 
 
+def _progress() -> OnSample | None:
+    """Shows how far a run is, on a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(now: float, n_files: int, n_finished: int) -> None:
+        sys.stderr.write(f"\r\x1b[K{_span(now)}, {n_finished} of {n_files} files\r")
+        sys.stderr.flush()
+
+    return show
+
+
 def _traced(scenario: scenarios.Scenario, seed: int | None, path: Path) -> Result:
     try:
         with path.open("w", encoding="utf-8") as file:
-            return simulate(scenario, seed=seed, on_trace=lambda line: print(line, end="", file=file))
+            return simulate(
+                scenario, seed=seed, on_trace=lambda line: print(line, end="", file=file), on_sample=_progress()
+            )
     except OSError as error:
         raise Stop(f"{path}: {error.strerror}") from error
 

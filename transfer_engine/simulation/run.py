@@ -45,6 +45,8 @@ class Mover(Protocol):
 
 Build = Callable[[SimulatedStorages, Settings, Deps], AbstractAsyncContextManager[Mover]]
 """Makes a mover on these storages."""
+OnSample = Callable[[float, int, int], None]
+"""Virtual time in seconds, files submitted, files finished."""
 
 
 def real_engine(storages: SimulatedStorages, settings: Settings, given: Deps) -> TransferEngine:
@@ -53,23 +55,31 @@ def real_engine(storages: SimulatedStorages, settings: Settings, given: Deps) ->
 
 
 def simulate(
-    scenario: Scenario, *, seed: int | None = None, build: Build = real_engine, on_trace: OnTrace | None = None
+    scenario: Scenario,
+    *,
+    seed: int | None = None,
+    build: Build = real_engine,
+    on_trace: OnTrace | None = None,
+    on_sample: OnSample | None = None,
 ) -> Result:
     """Run a scenario to its end.
 
     Args:
         seed: None: the scenario's own. Equal seeds give equal runs, event for event.
         on_trace: told a line for each event of the storages.
+        on_sample: told how far the run is, whenever a sample is taken.
     """
-    return run_virtual(lambda: _Run(scenario, scenario.seed if seed is None else seed, on_trace).run(build))
+    number = scenario.seed if seed is None else seed
+    return run_virtual(lambda: _Run(scenario, number, on_trace, on_sample).run(build))
 
 
 class _Run:
     """One run; made inside the virtual loop."""
 
-    def __init__(self, scenario: Scenario, seed: int, on_trace: OnTrace | None) -> None:
+    def __init__(self, scenario: Scenario, seed: int, on_trace: OnTrace | None, on_sample: OnSample | None) -> None:
         self._scenario = scenario
         self._seed = seed
+        self._on_sample = on_sample
         self._loop = asyncio.get_running_loop()
         self._settings = scenario.engine_settings()
         self._limits = LimitTable.of(self._settings.limits)
@@ -159,6 +169,8 @@ class _Run:
         while True:
             await asyncio.sleep(self._scenario.sample_s)
             self._look(mover)
+            if self._on_sample is not None:
+                self._on_sample(self._loop.time(), self._n_files, sum(self._oracle.link_files.values()))
 
     def _look(self, mover: Mover) -> None:
         """Take one sample."""

@@ -211,12 +211,23 @@ def parse(data: Any, source: str = "scenario") -> Scenario:
     return scenario
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that is there twice would silently lose its first value."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            msg = f"key {key!r} is there twice in one object"
+            raise ValueError(msg)
+        found[key] = value
+    return found
+
+
 def load(path: Path) -> Scenario:
     """Read a scenario file. Raises: Invalid: it cannot be read, is not JSON, or has mistakes."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
     except OSError as error:
         raise Invalid(f"cannot be read: {error.strerror}", field=str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise Invalid(f"is not JSON: {error}", field=str(path)) from error
+        raise Invalid(f"is not good JSON: {error}", field=str(path)) from error
     return parse(data, str(path))
