@@ -32,6 +32,8 @@ def run(
         if target is not None and not target.absolute().parent.is_dir():
             raise Stop(f"{target}: its directory does not exist", Exit.USAGE)
     result = _traced(scenario, seed, trace_path) if trace_path else simulate(scenario, seed=seed, on_sample=_progress())
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[K")
     _show(result)
     if json_path is not None:
         _write(json_path, json.dumps(result.as_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
