@@ -8,6 +8,7 @@ beginning; elsewhere a bit says whether it has been copied there.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import xxhash
@@ -39,6 +40,7 @@ def endpoint(host: str) -> str:
     return f"{SCHEME}://{host}"
 
 
+@lru_cache(maxsize=8192)  # each URL is looked at several times while its copy runs
 def parse(text: str) -> SimPath | None:
     """Take a URL apart; None when it is not of that form."""
     parts = text.split("/", 5)
