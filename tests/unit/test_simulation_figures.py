@@ -22,11 +22,13 @@ def fairness(**shares):
     return Fairness(ShareTable.of(Shares(**shares)), LimitTable.of(limits), 600.0)
 
 
-def play(found, *, backlog, active, running, looks=11):
+def play(found, *, backlog, active, running, looks=11, emptied=()):
     """`looks` samples a minute apart, everything constant."""
     services = {key: Service(running=n) for key, n in running.items()}
     for minute in range(looks):
-        found.look(Look(now=60.0 * minute, backlog=backlog, active=active, services=services, moving={}))
+        gone = frozenset(emptied if minute == 5 else ())
+        look = Look(now=60.0 * minute, backlog=backlog, active=active, services=services, moving={}, emptied=gone)
+        found.look(look)
     return found
 
 
@@ -71,6 +73,16 @@ def test_who_could_not_have_had_more_is_not_compared():
 def test_who_has_nothing_waiting_is_not_compared():
     running = {("d", "x", "p"): 9, ("d", "y", "p"): 1}
     assert play(fairness(), backlog={(A, "x", "p"): 5}, active={A: 9}, running=running).vos.n_windows == 0
+
+
+def test_who_had_nothing_left_for_a_moment_is_not_compared():
+    """It may have work again at each look: all of it was begun in between."""
+    backlog = {(A, "x", "p"): 5, (A, "y", "p"): 5}
+    running = {("d", "x", "p"): 9, ("d", "y", "p"): 1}
+    found = play(fairness(), backlog=backlog, active={A: 9}, running=running, emptied=[("d", "y")])
+    assert found.vos.n_windows == 0
+    found = play(fairness(), backlog=backlog, active={A: 9}, running=running, emptied=[("d", "z")])
+    assert found.vos.n_windows == 1
 
 
 def test_windows_that_are_not_over_do_not_count():

@@ -49,7 +49,7 @@ class Copying:
         oracle.started(self._source, self._destination.host, storages.now())
         oracle.trace(storages.now(), "copy", url)
         if self._request.client_info.endswith("retry=0"):
-            oracle.waited(self._source, storages.now())
+            oracle.waited(self._source, self._destination.host, storages.now())
         try:
             return await self._run(on_marker)
         except asyncio.CancelledError:

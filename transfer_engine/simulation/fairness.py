@@ -1,9 +1,9 @@
 """How near to their shares those got who wanted more. Pure.
 
 Shares are claims on a destination while others want it too. A window counts for those who had work
-waiting for the destination at each look during it. Those who wait for different sources are compared only
-while neither their link's limit nor their source's holds them back: somebody who could not have used a
-larger share has not been treated unfairly.
+waiting for the destination at each look during it, and at no moment nothing left to begin. Those who wait
+for different sources are compared only while neither their link's limit nor their source's holds them back:
+somebody who could not have used a larger share has not been treated unfairly.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Look:
     services: Mapping[Sharer, Service]
     moving: Mapping[Sharer, float]
     """Bytes that unfinished copies have moved so far."""
+    emptied: frozenset[tuple[str, ...]] = frozenset()
+    """Sharers, and (destination, VO), that had nothing left to begin at some moment since the last look."""
 
     def account(self, key: Sharer) -> Account:
         """What a sharer has got until now."""
@@ -101,19 +103,21 @@ class Fairness:
     vo_bytes: Index = field(default_factory=Index)
     """Of bytes instead of slot-seconds."""
     deviation: float = 0.0
-    """Most that a VO's running transfers differed from its share of those of all VOs with backlog."""
+    """Most that a VO's running transfers differed from its share of those of all VOs that are compared."""
     _began_s: float | None = None
     _hungry: dict[Sharer, _Hunger] = field(default_factory=dict)
+    _emptied: set[tuple[str, ...]] = field(default_factory=set)
     _before: dict[Sharer, Account] = field(default_factory=dict)
 
     def look(self, look: Look) -> None:
         """Take in one instant; the window ends with it when it is over."""
         hungry = self._hungry_now(look)
-        self._deviate(look, hungry)
         if self._began_s is None:
             self._begin(look, hungry)
             return
+        self._emptied |= look.emptied
         self._hungry = {key: row.both(hungry[key]) for key, row in self._hungry.items() if key in hungry}
+        self._deviate(look)
         if look.now - self._began_s >= self.window_s * (1 - 1e-9):
             self._close(look)
             self._begin(look, hungry)
@@ -121,6 +125,7 @@ class Fairness:
     def _begin(self, look: Look, hungry: dict[Sharer, _Hunger]) -> None:
         self._began_s = look.now
         self._hungry = hungry
+        self._emptied = set()
         self._before = {key: look.account(key) for key in look.services}
 
     def _hungry_now(self, look: Look) -> dict[Sharer, _Hunger]:
@@ -144,16 +149,23 @@ class Fairness:
         limit = self.limits.of_link(link)
         return limit if limit < self.limits.of_inbound(link.dest_se) else 1 << 62
 
-    def _deviate(self, look: Look, hungry: dict[Sharer, _Hunger]) -> None:
-        for (host,), vos in _comparable({(host, vo): (host,) for host, vo, _ in hungry}, _by_vo(hungry)):
+    def _vos(self) -> list[tuple[tuple[str, ...], list[str]]]:
+        """Destination → the VOs there that have wanted more for the whole window so far."""
+        groups: dict[tuple[str, ...], tuple[str, ...]] = {
+            key[:2]: key[:1] for key in self._hungry if key[:2] not in self._emptied
+        }
+        return _comparable(groups, _by_vo(self._hungry))
+
+    def _deviate(self, look: Look) -> None:
+        for (host,), vos in self._vos():
             running = {vo: sum(s.running for key, s in look.services.items() if key[:2] == (host, vo)) for vo in vos}
             total, weight = sum(running.values()), sum(map(self.shares.of_vo, vos))
             worst = max(abs(n - total * self.shares.of_vo(vo) / weight) for vo, n in running.items())
             self.deviation = max(self.deviation, worst)
 
     def _close(self, look: Look) -> None:
-        hungry = self._hungry
-        for (host,), vos in _comparable({(host, vo): (host,) for host, vo, _ in hungry}, _by_vo(hungry)):
+        hungry = {key: row for key, row in self._hungry.items() if key not in self._emptied}
+        for (host,), vos in self._vos():
             got = [(self._got(look, [k for k in look.services if k[:2] == (host, vo)]), vo) for vo in vos]
             where = f"{host} from {self._began_s:.0f} s: {', '.join(vos)}"
             self.vos.add(jain([account.slot_s / self.shares.of_vo(vo) for account, vo in got]), where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -97,6 +97,10 @@ class Oracle:
     services: dict[Sharer, Service] = field(default_factory=dict)
     waits: dict[tuple[str, str], Waits] = field(default_factory=dict)
     """(VO, activity) → time from submission to the first copy."""
+    untried: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """Sharer, and (destination, VO) → files whose first copy has not begun."""
+    emptied: set[tuple[str, ...]] = field(default_factory=set)
+    """Those of whom everything was begun at some moment since this was last cleared."""
     last_end_s: float = 0.0
     _digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     _by_name: dict[str, Stream] = field(default_factory=dict)
@@ -131,8 +135,12 @@ class Oracle:
             found = self.services[key] = Service()
         return found
 
-    def arrived(self, stream_name: str, first: int, now: float) -> None:
-        """Files of a stream were submitted, the first with this number."""
+    def arrived(self, stream_name: str, first: int, now: float, destinations: Iterable[str]) -> None:
+        """Files of a stream were submitted, the first with this number; `destinations` one for each."""
+        for destination in destinations:
+            key = self.sharer(stream_name, destination)
+            self.untried[key] += 1
+            self.untried[key[:2]] += 1
         firsts, instants = self._arrivals.setdefault(stream_name, ([], []))
         firsts.append(first)
         instants.append(now)
@@ -164,8 +172,13 @@ class Oracle:
         firsts, instants = self._arrivals[source.stream]
         return instants[bisect_right(firsts, source.number) - 1]
 
-    def waited(self, source: SimPath, now: float) -> None:
+    def waited(self, source: SimPath, destination: str, now: float) -> None:
         """The first copy of a file begins."""
+        sharer = self.sharer(source.stream, destination)
+        for key in (sharer, sharer[:2]):
+            self.untried[key] -= 1
+            if not self.untried[key]:
+                self.emptied.add(key)
         stream = self._by_name[source.stream]
         self.waits.setdefault((stream.vo, stream.activity), Waits()).add(now - self._submitted_at(source))
 

@@ -152,7 +152,7 @@ class _Run:
                 )
             )
         self._n_files += len(transfers)
-        self._oracle.arrived(stream.name, arrival.first, now)
+        self._oracle.arrived(stream.name, arrival.first, now, (destination for _, destination, _ in arrival.files))
         return JobRequest(transfers=tuple(transfers), vo=stream.vo, priority=stream.priority)
 
     async def _follow(self, mover: Mover, job_id: JobId) -> None:
@@ -187,7 +187,9 @@ class _Run:
             active=mover.active(),
             services=self._oracle.services,
             moving=by_sharer,
+            emptied=frozenset(self._oracle.emptied),
         )
+        self._oracle.emptied.clear()
         self._oracle.slots(look.active)
         self._fairness.look(look)
         self._series.add(look.now, self._figures(look, by_link))
