@@ -102,6 +102,8 @@ class Oracle:
     emptied: set[tuple[str, ...]] = field(default_factory=set)
     """Those of whom everything was begun at some moment since this was last cleared."""
     last_end_s: float = 0.0
+    closed: bool = False
+    """The run is over: what happens while the engine ends is no part of it."""
     _digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     _by_name: dict[str, Stream] = field(default_factory=dict)
     _arrivals: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
@@ -112,11 +114,18 @@ class Oracle:
 
     def trace(self, now: float, what: str, url: str) -> None:
         """Add one event to the digest."""
+        if self.closed:
+            return
         line = f"{now:.6f} {what} {url}\n"
         self._digest.update(line.encode())
         self.counts[what] += 1
         if self.on_trace is not None:
             self.on_trace(line)
+
+    def count(self, what: str) -> None:
+        """Count an event that is no part of the digest."""
+        if not self.closed:
+            self.counts[what] += 1
 
     def hash(self) -> str:
         """A digest of every event so far with its time, in order: equal for equal runs."""
@@ -147,17 +156,23 @@ class Oracle:
 
     def started(self, source: SimPath, destination: str, now: float) -> None:
         """A storage has taken a copy in hand."""
+        if self.closed:
+            return
         self._count(source.host, destination, 1)
         self.service(source, destination).change(1, now)
         self._check(source.host, destination)
 
     def stopped(self, source: SimPath, destination: str, now: float) -> None:
         """It has let go of it, whatever became of it."""
+        if self.closed:
+            return
         self._count(source.host, destination, -1)
         self.service(source, destination).change(-1, now)
 
     def copied(self, source: SimPath, destination: str, now: float) -> None:
         """A copy has succeeded."""
+        if self.closed:
+            return
         service = self.service(source, destination)
         service.n_bytes += source.size_bytes
         service.n_files += 1
@@ -174,6 +189,8 @@ class Oracle:
 
     def waited(self, source: SimPath, destination: str, now: float) -> None:
         """The first copy of a file begins."""
+        if self.closed:
+            return
         sharer = self.sharer(source.stream, destination)
         for key in (sharer, sharer[:2]):
             self.untried[key] -= 1

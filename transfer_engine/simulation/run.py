@@ -106,6 +106,7 @@ class _Run:
             main = group.create_task(self._carry_out(mover))
             await asyncio.wait([main], timeout=self._scenario.duration_s or self._scenario.limit_s)
             self._look(mover)
+            self._oracle.closed = True
             result = self._result(time.process_time() - began)
             main.cancel()
         return result

@@ -69,7 +69,7 @@ class SimulatedStorages:
         del credential
         path = await self.answer(url, timeouts)
         size = self.presence.size(url, path)
-        self.oracle.counts["stat"] += 1
+        self.oracle.count("stat")
         if size is None:
             raise Missing(f"{url}: no such file", phase=Phase.PREPARATION, status=404)
         if digest is None:
