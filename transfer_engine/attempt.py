@@ -123,10 +123,13 @@ class Attempt:
         if found is not None:
             return self._done(found, 0.0, adopted=True)
         self._progress.size_bytes = expected.size_bytes
-        if not await self._announce():
-            raise ClaimLostError
-        self._progress.copying = True
         return await self._copy_and_verify(expected)
+
+    async def _begin(self) -> None:
+        if not self._progress.copying:
+            if not await self._announce():
+                raise ClaimLostError
+            self._progress.copying = True
 
     # Before the copy
 
@@ -150,13 +153,16 @@ class Attempt:
             self._check_source(stat, algorithm)
         except TransferError as error:
             raise error.at(Scope.SOURCE, Phase.PREPARATION) from None
-        checksum = order.checksum or stat.checksums.get(algorithm)
+        # A storage that does not know the algorithm answers with another one: better than none.
+        other = next(iter(stat.checksums.values()), None)
+        checksum = order.checksum or stat.checksums.get(algorithm) or other
         at_destination = verify in {Verify.TARGET, Verify.BOTH} and checksum is not None
         size = stat.size_bytes if stat.size_bytes is not None else order.size_bytes
         return Expected(
             size_bytes=size,
             checksum=checksum if at_destination else None,
-            algorithm=algorithm if at_destination else None,
+            algorithm=checksum.algorithm if at_destination and checksum else None,
+            others=stat.checksums if at_destination else {},
         )
 
     def _check_source(self, stat: Stat, algorithm: str) -> None:
@@ -243,6 +249,10 @@ class Attempt:
             except Unsupported as error:
                 refusals.append(f"{mode}: {error.message}")
                 last = error
+                # A storage may find out that it cannot when it has written already.
+                wrote = self._progress.copying and error.phase is not Phase.PREPARATION
+                if wrote and not await self.clean_up():
+                    raise
             else:
                 return
         if last is not None and len(refusals) == 1:
@@ -267,6 +277,7 @@ class Attempt:
         if mode is Mode.STREAM:
             await self._stream(request, expected)
             return
+        await self._begin()
         active = self._destination if mode is Mode.PULL else self._source
         if mode is Mode.PUSH:
             await self._make_parents()
@@ -277,7 +288,12 @@ class Attempt:
             await active.copy(request, self._progress.marker)
 
     async def _stream(self, request: CopyRequest, expected: Expected) -> None:
+        waits = self._tools.streams.locked()
         async with self._tools.streams:
+            if waits:
+                # Somebody else may have put a file there meanwhile.
+                await self._prepare_destination(expected)
+            await self._begin()
             await self._make_parents()
             streamed = await streaming.stream_copy(
                 self._source,
@@ -319,6 +335,8 @@ class Attempt:
     # After the copy
 
     async def _after_failed_copy(self, error: TransferError) -> Outcome:
+        if not self._progress.copying:
+            return self._failed(error, clean=not self._order.dest_owned)
         if error.unsettled:
             return self._unknown(error)
         if isinstance(error, AlreadyExists):

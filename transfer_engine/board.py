@@ -22,7 +22,7 @@ class _Line:
     link: Link
     ready: dict[int, int] = field(default_factory=dict)
     served_at: int = 0
-    blocked: bool = False
+    blocked: set[int] = field(default_factory=set)
     """The last claim got fewer than it asked for: the rest waits for a destination that is being written."""
 
 
@@ -79,7 +79,7 @@ class Board:
 
     def _unblock(self, line: _Line) -> None:
         if line.blocked:
-            line.blocked = False
+            line.blocked.clear()
             self._blocked[_host(line.link.dest_se)].discard(line.queue.id)
 
     def waiting(self) -> list[Waiting]:
@@ -87,7 +87,7 @@ class Board:
         return [
             Waiting(line.queue, line.link, positive, line.served_at)
             for line in self._lines.values()
-            if not line.blocked and (positive := {p: n for p, n in line.ready.items() if n > 0})
+            if (positive := {p: n for p, n in line.ready.items() if n > 0 and p not in line.blocked})
         ]
 
     def claimed(self, claims: Sequence[Claim], orders: Sequence[Assignment]) -> None:
@@ -98,13 +98,16 @@ class Board:
             got[order.queue.id, order.priority] = got.get((order.queue.id, order.priority), 0) + 1
             self.hold(order)
         for claim in claims:
+            n = got.get((claim.queue_id, claim.priority), 0)
             line = self._lines.get(claim.queue_id)
             if line is None:
+                if n:
+                    queue = next(order.queue for order in orders if order.queue.id == claim.queue_id)
+                    self.shift([Shift(queue, claim.priority, -n)])
                 continue
             line.served_at = self._turn
-            n = got.get((claim.queue_id, claim.priority), 0)
             if n < claim.n:
-                line.blocked = True
+                line.blocked.add(claim.priority)
                 self._blocked.setdefault(_host(line.link.dest_se), set()).add(claim.queue_id)
             if n:
                 self._add(line, claim.priority, -n)
@@ -121,7 +124,7 @@ class Board:
         for queue_id in self._blocked.pop(_host(queue.dest_se), ()):
             line = self._lines.get(queue_id)
             if line is not None:
-                line.blocked = False
+                line.blocked.clear()
 
     def tally(self, order: Assignment) -> LinkTally:
         """The running totals of a transfer's link."""
@@ -142,7 +145,7 @@ class Board:
     def unblock_all(self) -> None:
         """Let every queue be tried again."""
         for line in self._lines.values():
-            line.blocked = False
+            line.blocked.clear()
         self._blocked.clear()
 
 

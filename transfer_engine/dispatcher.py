@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from protocols.api import Mode
@@ -25,6 +25,7 @@ from transfer_engine.limits import LimitTable
 from transfer_engine.model import (
     Applied,
     Assignment,
+    Change,
     Cleaned,
     Done,
     Failed,
@@ -144,12 +145,14 @@ class Dispatcher:
 
     async def _recover(self) -> None:
         """Drive what nobody drives: attempts of an earlier engine, remains of cancelled transfers."""
-        self._left += await self._insist(lambda: self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX))
-        while self._left:
-            for order in self._left:
+        left, self._left = self._left, []
+        while True:
+            for order in left:
                 self.board.hold(order)
                 self._start(order, recovered=True)
-            self._left = await self._insist(lambda: self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX))
+            left = await self._insist(lambda: self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX))
+            if not left:
+                return
 
     # What others tell
 
@@ -269,7 +272,7 @@ class Dispatcher:
             )
             return await attempt.run()
         except ClaimLostError:
-            raise
+            return Released()
         except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
             failure = self._broken(order, error)
             if driven.progress.copying:
@@ -342,6 +345,15 @@ class Dispatcher:
             log.debug("settled", extra={"file_id": order.file_id, "outcome": change.event.value})
         self._on_commit(order.job_id if applied.job_ended else None)
         return applied
+
+    def _decide(self, order: Assignment, outcome: Outcome) -> Change:
+        now, rng = self._deps.clock.now(), self._deps.rng
+        try:
+            return settle.decide(order, outcome, now=now, policy=self._rules.retry, rng=rng)
+        except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
+            failure = replace(self._broken(order, error), again=Again.NEVER)
+            failed = Failed(failure=failure, clean=False, started_at=order.claimed_at)
+            return settle.decide(order, failed, now=now, policy=self._rules.retry, rng=rng)
 
     def _count(self, order: Assignment, outcome: Outcome, applied: Applied) -> None:
         tally = self.board.tally(order)

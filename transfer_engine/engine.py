@@ -292,14 +292,17 @@ class Engine:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(future)
         try:
-            job = await self.reader.job(job_id)
-            if job.state in JOB_TERMINAL:
-                return job
-            if self._ended:
-                raise EngineError("the engine has ended, the job has not")
             async with asyncio.timeout(timeout_s):
-                await future
-            return await self.reader.job(job_id)
+                while True:
+                    job = await self.reader.job(job_id)
+                    if job.state in JOB_TERMINAL:
+                        return job
+                    if self._ended:
+                        raise EngineError("the engine has ended, the job has not")
+                    await future
+                    self._waiters[job_id].discard(future)
+                    future = asyncio.get_running_loop().create_future()
+                    self._waiters[job_id].add(future)
         finally:
             waiters = self._waiters.get(job_id, set())
             waiters.discard(future)

@@ -139,6 +139,7 @@ class Probe:
         wait = LOOK_FIRST_S
         stat: Stat | None = None
         while True:
+            asked = loop.time()
             try:
                 stat = await self._look(expected)
                 seen = _seen(stat)
@@ -149,7 +150,7 @@ class Probe:
                 since, last = now, seen
             if seen is not None and stat is not None and expected is not None and self._witnessed(stat, expected):
                 return stat, True
-            if seen is not None and now - since >= settings.quarantine_s:
+            if seen is not None and asked - since >= settings.quarantine_s:
                 return stat, True
             if now >= give_up:
                 return stat, False

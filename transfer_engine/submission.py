@@ -141,6 +141,18 @@ def _check_names(request: JobRequest) -> None:
 
 def _check_options(options: JobOptions) -> None:
     """What is stored is read again at every claim: an option that cannot be read then would stop the engine."""
+    for name, kind, what in (
+        ("retries_max", int, "a whole number"),
+        ("n_streams", int, "a whole number"),
+        ("timeout_s", (int, float), "a number"),
+        ("retry_delay_s", (int, float), "a number"),
+        ("deadline_at", (int, float), "a number"),
+    ):
+        value = getattr(options, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise Invalid(f"expected {what}, got {value!r}", field=f"options.{name}")
+    if options.retries_max is not None and options.retries_max < 0:
+        raise Invalid("expected 0 or more", field="options.retries_max")
     if options.verify not in set(Verify):
         raise Invalid(f"expected one of {', '.join(Verify)}", field="options.verify")
     if options.modes is not None and (not options.modes or not set(options.modes) <= set(Mode)):

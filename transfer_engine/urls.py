@@ -18,7 +18,9 @@ URL_MAX: Final = 4096
 
 SAME_SCHEME: Final = {"dav": "http", "davs": "https"}
 """Spelling → the scheme that it means on the wire."""
-_DEFAULT_PORT: Final = {"http": "80", "https": "443"}
+_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+_ESCAPE: Final = re.compile("%[0-9A-Fa-f]{2}")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 _URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
@@ -68,7 +70,7 @@ def parse(url: str, field: str) -> Parts:
 
 
 def _checked(parts: Parts, url: str, field: str) -> Parts:
-    path = parts.path
+    path = plain_path(parts.path)
     if path.strip("/") == "":
         raise Invalid(f"Missing path ({url})", field=field)
     if "/." in path and any(part in {".", ".."} for part in path.split("/")):
@@ -91,10 +93,26 @@ def _why_not(url: str) -> str:
 
 
 def same_place(parts: Parts) -> str:
-    """One spelling for every URL of the same file: `dav` is `http`, default ports and doubled slashes go."""
+    """One spelling for every URL of the same file.
+
+    `dav` is `http`; default ports, leading zeros of ports, a dot behind the host and needless slashes go;
+    escapes of characters that need none are undone, the others are written one way (RFC 3986 §6.2.2).
+    """
     scheme = SAME_SCHEME.get(parts.scheme, parts.scheme)
-    port = "" if parts.port in {None, _DEFAULT_PORT.get(scheme)} else f":{parts.port}"
-    return f"{scheme}://{parts.host}{port}/{_SLASHES.sub('/', parts.path).lstrip('/')}"
+    number = None if parts.port is None else int(parts.port)
+    port = "" if number in {None, _DEFAULT_PORT.get(scheme)} else f":{number}"
+    path = plain_path(parts.path)
+    return f"{scheme}://{parts.host.rstrip('.')}{port}/{_SLASHES.sub('/', path).strip('/')}"
+
+
+def plain_path(path: str) -> str:
+    """A path with escapes in normal form."""
+    return _ESCAPE.sub(_unescaped, path) if "%" in path else path
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    character = chr(int(match[0][1:], 16))
+    return character if character in _UNRESERVED else match[0].upper()
 
 
 def destination_key(parts: Parts) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from protocols.api import Stat
 from protocols.checksum import Checksum
@@ -18,6 +19,8 @@ class Expected:
     checksum: Checksum | None
     algorithm: str | None
     """What to ask the destination for; None: its size is enough."""
+    others: Mapping[str, Checksum] = field(default_factory=dict)
+    """What the source said, by algorithm: compared where the destination does not know the wanted one."""
 
 
 def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError | None:
@@ -32,24 +35,34 @@ def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError
         return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
     if expected.checksum is None:
         return None
-    seen = stat.checksums.get(expected.checksum.algorithm)
-    name = expected.checksum.algorithm.upper()
-    if seen is None:
+    wanted, seen = _comparable(stat, expected)
+    if seen is None or wanted is None:
         if not required:
             return None
+        name = expected.checksum.algorithm.upper()
         wrong = ChecksumMismatch(f"destination offers no {name} checksum, and one is required")
         return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
-    if seen == expected.checksum:
+    if seen == wanted:
         return None
     wrong = ChecksumMismatch(
-        f"Source and destination {name} checksum do not match ({expected.checksum.value} != {seen.value})"
+        f"Source and destination {wanted.algorithm.upper()} checksum do not match ({wanted.value} != {seen.value})"
     )
     return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
 
 
+def _comparable(stat: Stat, expected: Expected) -> tuple[Checksum | None, Checksum | None]:
+    """(expected, seen) of the wanted algorithm, else of one that both ends offer, else None."""
+    assert expected.checksum is not None, "there is something to compare"
+    for wanted in (expected.checksum, *expected.others.values()):
+        seen = stat.checksums.get(wanted.algorithm)
+        if seen is not None:
+            return wanted, seen
+    return None, None
+
+
 def evidence_of(stat: Stat, expected: Expected, *, adopted: bool = False) -> Evidence:
     """What was seen of a destination that `mismatch` found nothing wrong with."""
-    seen = stat.checksums.get(expected.checksum.algorithm) if expected.checksum else None
+    seen = _comparable(stat, expected)[1] if expected.checksum else None
     assert stat.size_bytes is not None, "mismatch() lets no unknown size pass"
     method = "size+checksum" if seen is not None else "size"
     return Evidence(size_bytes=stat.size_bytes, checksum=seen, method=method, adopted=adopted)

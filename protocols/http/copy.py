@@ -7,6 +7,7 @@ they carried out inside their own file system.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -99,6 +100,8 @@ class Copier:
         """See `Adapter.copy`."""
         http_request = _http_request(request)
         record = await self._may_try(request, http_request)
+        if record.family is not None and record.family.copies_once:
+            http_request = replace(http_request, headers={**http_request.headers, "Connection": "close"})
         watch: Watch | None = None
         try:
             async with asyncio.timeout(None) as scope:

@@ -33,6 +33,15 @@ class Family:
     """Where there is a head node, it sends PUT on to another server."""
     digest_may_hang: bool = False
     """HEAD with `Want-Digest` on a directory is never answered (XRootD 5.5.3, from the second time on)."""
+    copies_once: bool = False
+    """A connection that carried a COPY is not used again: what XRootD 5.5.3 leaves on it is not to be relied on."""
+    digests_alone: bool = False
+    """Over TLS a checksum is asked for on a connection of its own, which stays open for a moment after the answer.
+
+    XRootD 5.5.3 sends that answer from another thread than the one that reads the connection. A next
+    request, or the end of the connection, that comes at once meets the first thread still inside the
+    TLS library: the server crashes or hangs after some hundred copies.
+    """
     digests_max: int = 64
     """Checksums that it is asked for at a time."""
     put_500_is_parent: bool = False
@@ -50,6 +59,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
         deletes_trees=False,
         redirects_puts=True,
         digest_may_hang=True,
+        copies_once=True,
+        digests_alone=True,
         # `xrootd.chksum max N` (2 by default) allows 3 N jobs; whoever comes beyond that is put off for 30 s.
         digests_max=6,
     ),

@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ AddressPolicy = Callable[[Address], bool]
 
 IDENTITIES_MAX: Final = 512
 KEEPALIVE_S: Final = 15.0
+LINGER_S: Final = 0.05
+"""How long a connection of its own stays open after its answer."""
 CA_CHECK_S: Final = 60.0
 """How often the CA's modification time is looked at; CRL and CA updates take effect within this."""
 HEADER_MAX: Final = 16 * 1024
@@ -39,6 +41,7 @@ class Pool:
     """The connections of one identity."""
 
     session: aiohttp.ClientSession
+    context: ssl.SSLContext
     n_users: int = 0
     retired: bool = field(default=False)
 
@@ -70,6 +73,7 @@ class Sessions:
         self._ca_changed_at = 0.0
         self._ca_checked_s: float | None = None
         self._making = asyncio.Lock()
+        self._lingering: deque[tuple[float, aiohttp.ClientSession]] = deque()
 
     async def acquire(self, credential: Credential) -> Pool:
         """The pool for a credential; every acquire needs its `release`. Denied when its files cannot be used."""
@@ -93,8 +97,21 @@ class Sessions:
         if pool.retired and not pool.n_users:
             await pool.session.close()
 
+    def alone(self, pool: Pool) -> aiohttp.ClientSession:
+        """A session for one request, whose connection nobody else uses; it is to be given to `linger`."""
+        return self._session(pool.context)
+
+    async def linger(self, session: aiohttp.ClientSession) -> None:
+        """Close a session of `alone`, but not before `LINGER_S` from now."""
+        now = asyncio.get_running_loop().time()
+        self._lingering.append((now + LINGER_S, session))
+        while self._lingering and self._lingering[0][0] <= now:
+            await self._lingering.popleft()[1].close()
+
     async def aclose(self) -> None:
         """Close everything, running requests included."""
+        while self._lingering:
+            await self._lingering.popleft()[1].close()
         pools = list(self._pools.values())
         self._pools.clear()
         for pool in pools:
@@ -136,13 +153,16 @@ class Sessions:
             context = await asyncio.to_thread(tls_context, credential, self._ca, verify=self._verify_tls)
         except (OSError, ValueError) as failure:
             raise _unusable(credential, failure) from None
+        return Pool(self._session(context), context)
+
+    def _session(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=self._limit,
             ssl=context,
             keepalive_timeout=KEEPALIVE_S,
             socket_factory=self._socket,
         )
-        session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity", "Accept": "*/*"},
@@ -151,7 +171,6 @@ class Sessions:
             max_field_size=HEADER_MAX,
             skip_auto_headers=("Content-Type",),
         )
-        return Pool(session)
 
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info

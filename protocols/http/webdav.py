@@ -7,6 +7,7 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -35,7 +36,7 @@ PROPFIND_MAX: Final = 1 << 20
 LISTING_MAX: Final = 256 << 20
 """A listing is parsed as it arrives; this only stops a server that never ends."""
 DIGEST_POLL_S: Final = 15.0
-DIGEST_PATIENCE_S: Final = 10.0
+DIGEST_PATIENCE_S: Final = 5.0
 """How long a checksum may take before we look whether the path is a directory."""
 _MODERN: Final = frozenset({"sha256", "sha512"})
 """Algorithms of RFC 9530 that dCache offers only that way."""
@@ -139,19 +140,25 @@ class Metadata:
     async def _patient_head(
         self, url: URL, credential: Credential, name: str | None, timeouts: Timeouts, record: Record
     ) -> Answer | Stat:
-        """HEAD; or what PROPFIND says, when the checksum takes long because the path is a directory."""
+        """HEAD; when the checksum takes long, what PROPFIND says of a directory, else the first of two HEADs."""
         if name is None or not (record.family is None or record.family.digest_may_hang):
             return await self._head(url, credential, name, timeouts)
         async with asyncio.TaskGroup() as group:
             head = group.create_task(self._caught_head(url, credential, name, timeouts))
-            done, _ = await asyncio.wait({head}, timeout=DIGEST_PATIENCE_S)
+            tries = {head}
+            done, _ = await asyncio.wait(tries, timeout=DIGEST_PATIENCE_S)
             if not done:
                 unknown = Stat(size_bytes=None)
                 found = await self._propfind_or(unknown, url, credential, timeouts)
                 if found.is_directory:
                     head.cancel()
                     return found
-            answer = await head
+                # XRootD puts a request off for 30 s now and then, a second one is answered at once.
+                tries.add(group.create_task(self._caught_head(url, credential, name, timeouts)))
+                done, _ = await asyncio.wait(tries, return_when=asyncio.FIRST_COMPLETED)
+            answer = done.pop().result()
+            for other in tries:
+                other.cancel()
         if isinstance(answer, TransferError):
             raise answer
         return answer
@@ -174,6 +181,10 @@ class Metadata:
                 headers["Want-Repr-Digest"] = f"{wire_name}=9"
         limit_s = timeouts.request_s if name is None else timeouts.digest_s
         request = self.request("HEAD", url, credential, timeouts, headers)
+        if name is not None and url.scheme == "https":
+            family = self._quirks.of(endpoint_of(url)).family
+            if family is None or family.digests_alone:
+                request = replace(request, alone=True)
         loop = asyncio.get_running_loop()
         end_s = loop.time() + limit_s
         while True:

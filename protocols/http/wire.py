@@ -18,7 +18,7 @@ from protocols.api import Credential
 from protocols.errors import BadServer, OutcomeUnknown, Refused, TimedOut, TransferError
 from protocols.http import faults
 from protocols.http.quirks import Quirks, family_of
-from protocols.http.session import Pool, Sessions
+from protocols.http.session import Sessions
 from protocols.http.urls import endpoint_of, listed, redirect_target, same_site
 
 HOPS_MAX: Final = 5
@@ -56,6 +56,8 @@ class Request:
     side_effect: bool = False
     """True for COPY and PUT: when the connection is lost, something may have happened."""
     read_bufsize: int = 1 << 16
+    alone: bool = False
+    """Needs a connection of its own, which stays open for a moment after the answer."""
 
     @property
     def subject(self) -> str:
@@ -95,20 +97,23 @@ class Wire:
         Only what happens before the headers is turned into a `TransferError` here.
         """
         pool = await self._sessions.acquire(request.credential)
+        session = self._sessions.alone(pool) if request.alone else pool.session
         response: aiohttp.ClientResponse | None = None
         try:
-            response = await self._follow(pool, request)
+            response = await self._follow(session, request)
             yield response
         finally:
             if response is not None:
                 # Idempotent after the end of the body, when the connection is back in the pool already.
                 response.close()
+            if request.alone:
+                await self._sessions.linger(session)
             await self._sessions.release(pool)
 
-    async def _follow(self, pool: Pool, request: Request) -> aiohttp.ClientResponse:
+    async def _follow(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
         url, seen = request.url, {request.url}
         for _ in range(HOPS_MAX + 1):
-            response = await self._send(pool, request, url)
+            response = await self._send(session, request, url)
             location = response.headers.get("Location") if response.status in _REDIRECTS else None
             if location is None:
                 return response
@@ -132,12 +137,12 @@ class Wire:
                 headers.popall(name, None)
         return headers
 
-    async def _send(self, pool: Pool, request: Request, url: URL) -> aiohttp.ClientResponse:
+    async def _send(self, session: aiohttp.ClientSession, request: Request, url: URL) -> aiohttp.ClientResponse:
         headers = self._headers(request, url)
         retries = 1 if request.method in _RETRIED else 0
         while True:
             try:
-                response = await pool.session.request(
+                response = await session.request(
                     request.method,
                     url,
                     headers=headers,

@@ -34,14 +34,14 @@ class BoardMachine(RuleBasedStateMachine):
         self.board = Board()
         self.ready: Counter[tuple[Queue, int]] = Counter()
         self.driven: list[Assignment] = []
-        self.blocked: set[Queue] = set()
+        self.blocked: set[tuple[Queue, int]] = set()
         self.numbers = 0
 
     @rule(queue=queues, priority=priorities, n=st.integers(1, 20))
     def become_ready(self, queue: Queue, priority: int, n: int) -> None:
         self.board.shift([Shift(queue, priority, n)])
         self.ready[queue, priority] += n
-        self.blocked.discard(queue)
+        self.blocked = {key for key in self.blocked if key[0] != queue}
 
     @precondition(lambda self: +self.ready)
     @rule(data=st.data())
@@ -57,11 +57,12 @@ class BoardMachine(RuleBasedStateMachine):
         entries = self.board.waiting()
         entry = data.draw(st.sampled_from(entries))
         claims, orders = [], []
-        short = False
+        short: set[tuple[Queue, int]] = set()
         for priority, n_ready in sorted(entry.by_priority.items(), reverse=True):
             n = data.draw(st.integers(1, n_ready))
             got = data.draw(st.integers(0, n))
-            short = short or got < n
+            if got < n:
+                short.add((entry.queue, priority))
             claims.append(Claim(entry.queue.id, priority, n))
             for _ in range(got):
                 self.numbers += 1
@@ -69,15 +70,14 @@ class BoardMachine(RuleBasedStateMachine):
             self.ready[entry.queue, priority] -= got
         self.board.claimed(claims, orders)
         self.driven += orders
-        if short:
-            self.blocked.add(entry.queue)
+        self.blocked |= short
 
     @precondition(lambda self: self.driven)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         order = self.driven.pop(data.draw(st.integers(0, len(self.driven) - 1)))
         self.board.release(order)
-        self.blocked = {q for q in self.blocked if place(q.dest_se) != place(order.queue.dest_se)}
+        self.blocked = {(q, p) for q, p in self.blocked if place(q.dest_se) != place(order.queue.dest_se)}
 
     @rule()
     def housekeeping(self) -> None:
@@ -103,13 +103,13 @@ class BoardMachine(RuleBasedStateMachine):
         offered: dict[Any, dict[int, int]] = {w.queue: dict(w.by_priority) for w in self.board.waiting()}
         expected: dict[Any, dict[int, int]] = {}
         for (queue, priority), n in (+self.ready).items():
-            if queue not in self.blocked:
+            if (queue, priority) not in self.blocked:
                 expected.setdefault(queue, {})[priority] = n
         assert offered == expected
 
     @invariant()
     def a_queue_without_work_is_forgotten(self) -> None:
-        self.blocked = {q for q in self.blocked if any(self.ready[q, p] for p in (1, 2, 3))}
+        self.blocked = {(q, p) for q, p in self.blocked if any(self.ready[q, x] for x in (1, 2, 3))}
 
 
 TestBoard = BoardMachine.TestCase

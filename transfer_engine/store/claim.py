@@ -13,7 +13,7 @@ from transfer_engine.model import Assignment, Claim
 from transfer_engine.states import FileState, JobState
 from transfer_engine.store import rows
 from transfer_engine.store.books import Books
-from transfer_engine.store.tables import DRIVEN_SQL, READY_SQL, events, jobs, transfers
+from transfer_engine.store.tables import DRIVEN_SQL, READY_SQL, REMAINS_SQL, events, jobs, transfers
 
 _driven = transfers.alias("driven")
 
@@ -66,6 +66,21 @@ _COPYING: Final = (
     )
     .values(copying=1, dest_owned=1)
 )
+
+
+_me = transfers.alias("me")
+_DISOWN_OTHERS: Final = (
+    update(transfers)
+    .where(
+        transfers.c.dest_key
+        == select(_me.c.dest_key)
+        .where(_me.c.id == bindparam("file"), _me.c.epoch == bindparam("epoch_"), _me.c.state == FileState.ACTIVE.value)
+        .scalar_subquery(),
+        text(REMAINS_SQL),
+    )
+    .values(dest_owned=0)
+)
+"""Who announces a copy has seen the destination empty, or made it so: what others left there is gone."""
 
 
 class ClaimTransfers:
@@ -129,7 +144,9 @@ def _event(at: float, kind: str, job_id: str, file_id: int | None, state: FileSt
 def mark_copying(connection: Connection, batch: Sequence[tuple[int, int]]) -> list[bool]:
     """The operation `mark_copying`: inputs are (transfer, epoch)."""
     values = [{"file": file_id, "epoch_": epoch} for file_id, epoch in sorted(batch)]
-    if connection.execute(_COPYING, values).rowcount == len(batch):
+    n = connection.execute(_COPYING, values).rowcount
+    connection.execute(_DISOWN_OTHERS, values)
+    if n == len(batch):
         return [True] * len(batch)
     held = {
         (row.id, row.epoch)

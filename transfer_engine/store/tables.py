@@ -1,8 +1,9 @@
 """The schema, once for every database.
 
-`transfers` is the queue. Three partial indexes carry the hot path: what can be claimed, in claim
-order; what waits for a retry, by time; which destinations are driven now (unique: two attempts never
-share one). Rows of finished transfers are in none of them, so their number costs nothing.
+`transfers` is the queue. Partial indexes carry the hot path: what can be claimed, in claim order; what
+waits for a retry, by time; which destinations are driven now (unique: two attempts never share one);
+which waiting transfers may have left something behind. Rows of finished transfers are in none of them,
+so their number costs nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def _one_of(column: str, values: type[FileState | JobState]) -> str:
 DRIVEN_SQL: Final = "state IN ({})".format(", ".join(repr(str(s)) for s in sorted(DRIVEN)))
 READY_SQL: Final = "state = 'SUBMITTED' AND retry_at IS NULL"
 DELAYED_SQL: Final = "state = 'SUBMITTED' AND retry_at IS NOT NULL"
+REMAINS_SQL: Final = "state = 'SUBMITTED' AND dest_owned = 1"
 OPEN_JOB_SQL: Final = "finished_at IS NULL"
 
 counters: Final = Table(
@@ -148,6 +150,8 @@ Index(
 )
 Index("transfers_delayed", transfers.c.retry_at, sqlite_where=_delayed, postgresql_where=_delayed)
 Index("transfers_driven", transfers.c.dest_key, unique=True, sqlite_where=_driven, postgresql_where=_driven)
+_remains = text(REMAINS_SQL)
+Index("transfers_remains", transfers.c.dest_key, sqlite_where=_remains, postgresql_where=_remains)
 Index("transfers_job", transfers.c.job_ref)
 
 attempts: Final = Table(

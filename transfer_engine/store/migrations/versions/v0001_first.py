@@ -167,6 +167,14 @@ def upgrade() -> None:
     )
     op.create_index("transfers_job", "transfers", ["job_ref"], unique=False)
     op.create_index(
+        "transfers_remains",
+        "transfers",
+        ["dest_key"],
+        unique=False,
+        sqlite_where=sa.text("state = 'SUBMITTED' AND dest_owned = 1"),
+        postgresql_where=sa.text("state = 'SUBMITTED' AND dest_owned = 1"),
+    )
+    op.create_index(
         "transfers_ready",
         "transfers",
         ["queue_id", "priority", "id"],
@@ -185,6 +193,12 @@ def downgrade() -> None:
         postgresql_where=sa.text("state = 'SUBMITTED' AND retry_at IS NULL"),
     )
     op.drop_index("transfers_job", table_name="transfers")
+    op.drop_index(
+        "transfers_remains",
+        table_name="transfers",
+        sqlite_where=sa.text("state = 'SUBMITTED' AND dest_owned = 1"),
+        postgresql_where=sa.text("state = 'SUBMITTED' AND dest_owned = 1"),
+    )
     op.drop_index(
         "transfers_driven",
         table_name="transfers",
