@@ -158,6 +158,8 @@ class Capabilities:
     """The same of a push."""
     digests: frozenset[str] = frozenset()
     """Algorithms it has answered with before: where one is left out once, it is worth asking again."""
+    replaces: bool = False
+    """`write` puts a file in the place of another one at once, when it is complete, and else leaves the old one."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ Every class says *what to do*, not what the server said: the wording is classifi
     ├── OutcomeUnknown     the copy's connection ended without a final line         look, then decide
     ├── ChecksumMismatch   bytes differ                                             try again, few times
     │   └── SourceCorrupt  the source differs from the catalogue                    never here
+    ├── ChecksumUnavailable  one is required and not offered                        never here
     ├── SizeMismatch       length differs                                           try again, few times
     ├── BadServer          the peer breaks the protocol                             try again, few times
     ├── NoSpace            the destination is full                                  try again, much later
@@ -187,6 +188,15 @@ class SourceCorrupt(ChecksumMismatch):
     code = "SOURCE_CORRUPT"
     again = Again.NEVER
     hint_default = "the source replica is corrupt or the catalogue is wrong: declare it bad"
+
+
+class ChecksumUnavailable(TransferError):
+    """A checksum is required, and nobody offers one to compare with."""
+
+    code = "CHECKSUM_UNAVAILABLE"
+    again = Again.NEVER
+    errno_default = _errno.EOPNOTSUPP
+    hint_default = "name an algorithm that the storages know (adler32 mostly), or stream the file through the engine"
 
 
 class SizeMismatch(TransferError):

@@ -103,9 +103,9 @@ class FileAdapter:
         return frozenset({"file"})
 
     def capabilities(self, url: str) -> Capabilities:
-        """Neither pull nor push."""
+        """Neither pull nor push; a file is replaced by renaming."""
         del url
-        return Capabilities(pull=False, push=False)
+        return Capabilities(pull=False, push=False, replaces=True)
 
     async def stat(
         self, url: str, *, credential: Credential = ANONYMOUS, digest: str | None = None, timeouts: Timeouts = _DEFAULTS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from protocols.api import Adapter, CopyEnd, CopyRequest, Marker, OnMarker, ReadStream
 from protocols.checksum import Checksum, hasher
-from protocols.errors import Phase, Scope, SizeMismatch, Stalled, TimedOut, TransferError
+from protocols.errors import ChecksumMismatch, Phase, Scope, SizeMismatch, Stalled, TimedOut, TransferError
 
 MARKER_BYTES = 8 * 1024 * 1024
 """A progress report at least each so many bytes."""
@@ -30,8 +30,11 @@ class Streamed:
 class _Flow:
     """The bytes on their way, counted and summed."""
 
-    def __init__(self, reader: ReadStream, on_marker: OnMarker, digest: str, stall_s: float) -> None:
+    def __init__(
+        self, reader: ReadStream, on_marker: OnMarker, digest: str, stall_s: float, expected: Checksum | None
+    ) -> None:
         self._reader = reader
+        self._expected = expected
         self._on_marker = on_marker
         self._stall_s = stall_s
         self._reported = 0
@@ -52,6 +55,12 @@ class _Flow:
                 self.watch.reschedule(loop.time() + self._stall_s)
             if self.bytes_done - self._reported >= MARKER_BYTES:
                 self.report()
+        # Before the end is told to the destination: one that replaces a file keeps the old one then.
+        seen = self.hasher.checksum()
+        if self._expected is not None and self._expected.algorithm == seen.algorithm and self._expected != seen:
+            name = seen.algorithm.upper()
+            msg = f"Source and expected {name} checksum do not match ({seen.value} != {self._expected.value})"
+            raise ChecksumMismatch(msg, scope=Scope.SOURCE)
 
     def report(self) -> None:
         self._reported = self.bytes_done
@@ -83,7 +92,7 @@ async def _flow(
     timeouts = request.timeouts
     async with source.read(request.source_url, credential=request.source_credential, timeouts=timeouts) as reader:
         size = reader.size_bytes if reader.size_bytes is not None else request.size_bytes
-        flow = _Flow(reader, on_marker, digest, timeouts.stall_s)
+        flow = _Flow(reader, on_marker, digest, timeouts.stall_s, request.checksum)
         try:
             async with asyncio.timeout(timeouts.first_response_s + timeouts.stall_s) as flow.watch:
                 await destination.write(

@@ -16,7 +16,7 @@ from protocols import streaming
 from protocols.api import ANONYMOUS, Adapter, CopyRequest, Credential, Marker, Mode, Stat, Timeouts
 from protocols.errors import (
     AlreadyExists,
-    ChecksumMismatch,
+    ChecksumUnavailable,
     CopyFailed,
     Missing,
     ParentMissing,
@@ -65,6 +65,8 @@ class Progress:
     size_bytes: int | None = None
     copying: bool = False
     """The copy was announced: the destination may have been written."""
+    replaces: bool = False
+    """The old file stays until the new one is complete: there is nothing to remove before."""
 
     def marker(self, marker: Marker) -> None:
         """Take in one report."""
@@ -163,6 +165,7 @@ class Attempt:
             checksum=checksum if at_destination else None,
             algorithm=checksum.algorithm if at_destination and checksum else None,
             others=stat.checksums if at_destination else {},
+            proven=order.checksum is None or (needs_source_sum and algorithm in stat.checksums),
         )
 
     def _check_source(self, stat: Stat, algorithm: str) -> None:
@@ -175,8 +178,9 @@ class Attempt:
         if verify not in {Verify.SOURCE, Verify.BOTH}:
             return
         seen = stat.checksums.get(algorithm)
-        if seen is None and self._tools.settings.require_checksum:
-            raise ChecksumMismatch(f"source offers no {algorithm.upper()} checksum, and one is required")
+        must = self._tools.settings.require_checksum or (verify is Verify.SOURCE and order.checksum is not None)
+        if seen is None and must:
+            raise ChecksumUnavailable(f"source offers no {algorithm.upper()} checksum, and one is required")
         if seen is not None and order.checksum is not None and seen != order.checksum:
             raise SourceCorrupt(
                 f"Source and user-defined {algorithm.upper()} checksum do not match "
@@ -198,6 +202,9 @@ class Attempt:
                 return evidence_of(stat, expected, adopted=True)
             if not (order.options.overwrite or order.dest_owned):
                 raise AlreadyExists("Destination file exists and overwrite is not enabled")
+            if self._destination.capabilities(order.dest_url).replaces and not order.dest_owned:
+                self._progress.replaces = True
+                return None
             await self._delete_destination()
         except TransferError as error:
             raise error.at(Scope.DESTINATION, Phase.PREPARATION) from None
@@ -300,20 +307,21 @@ class Attempt:
                 self._destination,
                 request,
                 self._progress.marker,
-                digest=self._order.checksum.algorithm if self._order.checksum else self._tools.settings.checksum,
+                digest=self._digest_of_stream(expected),
             )
         # Neither end may offer a checksum: what passed through here is then the only witness of the source.
         if expected.size_bytes is None:
             expected.size_bytes = streamed.end.bytes_done
         if self._order.options.verify is Verify.NONE:
             return
-        if expected.checksum is not None and streamed.checksum != expected.checksum:
-            raise ChecksumMismatch(
-                f"Source and streamed {expected.checksum.algorithm.upper()} checksum do not match "
-                f"({expected.checksum.value} != {streamed.checksum.value})"
-            )
+        expected.proven = True
         if self._order.options.verify in {Verify.TARGET, Verify.BOTH}:
             expected.checksum, expected.algorithm = streamed.checksum, streamed.checksum.algorithm
+
+    def _digest_of_stream(self, expected: Expected) -> str:
+        if expected.checksum is not None:
+            return expected.checksum.algorithm
+        return self._order.checksum.algorithm if self._order.checksum else self._tools.settings.checksum
 
     def _request(self, mode: Mode, expected: Expected) -> CopyRequest:
         order = self._order
@@ -339,6 +347,8 @@ class Attempt:
             return self._failed(error, clean=not self._order.dest_owned)
         if error.unsettled:
             return self._unknown(error)
+        if self._progress.replaces:
+            return self._failed(error, clean=True)
         if isinstance(error, AlreadyExists):
             # Somebody else's file came in between: it is not ours to remove.
             return self._failed(error, clean=True)

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from protocols.checksum import algorithm_name
 from transfer_engine.errors import Invalid
 
 ENV_PREFIX: Final = "TRANSFER_ENGINE_"
@@ -90,7 +91,7 @@ class RetrySettings(_Section):
 class TransferSettings(_Section):
     """How one attempt is made."""
 
-    modes: tuple[Literal["pull", "push", "stream"], ...] = ("pull", "push", "stream")
+    modes: Annotated[tuple[Literal["pull", "push", "stream"], ...], Field(min_length=1)] = ("pull", "push", "stream")
     """Copy modes in order of preference; leave `stream` out to keep bytes off this machine."""
     connect_s: Seconds = 30.0
     request_s: Seconds = 60.0
@@ -102,7 +103,7 @@ class TransferSettings(_Section):
     """How long a destination must stay unchanged before a lost attempt's outcome is believed."""
     probe_max_s: Seconds = 3600.0
     """How long a lost attempt is looked for before it counts as failed."""
-    checksum: str = "adler32"
+    checksum: Annotated[str, AfterValidator(algorithm_name)] = "adler32"
     """Asked for when the submission names no algorithm."""
     require_checksum: bool = False
     """Fail a transfer that asks for verification when the storages offer no checksum to compare."""

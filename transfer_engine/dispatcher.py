@@ -290,7 +290,7 @@ class Dispatcher:
 
     async def _clean(self, driven: Driven) -> Outcome:
         driven.progress.phase = "cancelling"
-        if not (driven.progress.copying or driven.order.dest_owned):
+        if driven.progress.replaces or not (driven.progress.copying or driven.order.dest_owned):
             return Cleaned(clean=True)
         try:
             return await Probe(driven.order, self._tools).clean(ended=driven.progress.mode is Mode.STREAM)

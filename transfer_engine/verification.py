@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from protocols.api import Stat
 from protocols.checksum import Checksum
-from protocols.errors import ChecksumMismatch, Phase, Scope, SizeMismatch, TransferError
+from protocols.errors import ChecksumMismatch, ChecksumUnavailable, Phase, Scope, SizeMismatch, TransferError
 from transfer_engine.model import Evidence
 
 
@@ -21,6 +21,8 @@ class Expected:
     """What to ask the destination for; None: its size is enough."""
     others: Mapping[str, Checksum] = field(default_factory=dict)
     """What the source said, by algorithm: compared where the destination does not know the wanted one."""
+    proven: bool = True
+    """What the user gave has been compared with the source, or nothing was given."""
 
 
 def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError | None:
@@ -36,11 +38,14 @@ def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError
     if expected.checksum is None:
         return None
     wanted, seen = _comparable(stat, expected)
+    name = expected.checksum.algorithm.upper()
+    if not expected.proven and expected.checksum.algorithm not in stat.checksums:
+        wrong = ChecksumUnavailable(f"neither storage offers the {name} checksum that was given")
+        return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
     if seen is None or wanted is None:
         if not required:
             return None
-        name = expected.checksum.algorithm.upper()
-        wrong = ChecksumMismatch(f"destination offers no {name} checksum, and one is required")
+        wrong = ChecksumUnavailable(f"destination offers no {name} checksum, and one is required")
         return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
     if seen == wanted:
         return None
