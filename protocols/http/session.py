@@ -84,11 +84,14 @@ class Sessions:
                 pool = self._pools.get(key)
                 if pool is None:
                     pool = await self._make(credential)
+                    # A renewed proxy or CA directory makes the pools of its older versions useless.
+                    for old in [k for k in self._pools if k[:2] == key[:2]]:
+                        await self._retire(self._pools.pop(old))
                     self._pools[key] = pool
         self._pools.move_to_end(key)
         pool.n_users += 1
         if len(self._pools) > IDENTITIES_MAX:
-            await self._retire_oldest()
+            await self._retire(self._pools.popitem(last=False)[1])
         return pool
 
     async def release(self, pool: Pool) -> None:
@@ -117,11 +120,12 @@ class Sessions:
         for pool in pools:
             await pool.session.close()
 
-    async def _retire_oldest(self) -> None:
-        _, oldest = self._pools.popitem(last=False)
-        oldest.retired = True
-        if not oldest.n_users:
-            await oldest.session.close()
+    @staticmethod
+    async def _retire(pool: Pool) -> None:
+        """Close it now, or with its last user."""
+        pool.retired = True
+        if not pool.n_users:
+            await pool.session.close()
 
     def _key(self, credential: Credential) -> _Key:
         ca_at = self._ca_at()
