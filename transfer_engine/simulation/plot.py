@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from transfer_engine.simulation.result import Result
 
 LINES_MAX = 12
@@ -15,6 +12,9 @@ LINES_MAX = 12
 
 def plot(result: Result, path: Path) -> None:
     """Draw goodput, running, waiting and shares over time into a file; its suffix says the format."""
+    import matplotlib as mpl  # noqa: PLC0415 - an extra: everything else here does without it
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     series, hours = result.series, [at / 3600 for at in result.series.at_s]
     panels = (
         ("goodput by destination, GB/s", _goodput(result), 1e-9),
