@@ -335,6 +335,8 @@ class Shift:
     queue: Queue
     priority: int
     n_ready: int
+    n_bytes: int = 0
+    """How many bytes they have, as far as sizes were declared; of the same sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,3 +439,62 @@ class AttemptView:
     at: float
     reason: str
     owner: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ban:
+    """An operator's order to leave a storage alone, in both directions."""
+
+    endpoint: str
+    """`scheme://host`, lower-case."""
+    vo: str | None
+    """Only for transfers of this VO; None: for everybody."""
+    cancel: bool
+    """Waiting transfers are cancelled; False: they wait for the end of the ban."""
+    allow_submit: bool
+    """New transfers may be submitted meanwhile, and wait; only without `cancel`."""
+    until: float | None
+    """Instant at which it ends by itself; None: when it is lifted."""
+    message: str
+    by: str
+    """Who ordered it."""
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reroute:
+    """Look again at which replica is best for transfers that wait in one queue.
+
+    Attributes:
+        n: at most so many are looked at, oldest first.
+        prefer: strategy → source endpoint → (seconds, seconds per byte): the source with the least
+            `seconds + seconds_per_byte · size` is taken; one that is not listed is never taken.
+    """
+
+    queue_id: QueueId
+    priority: int
+    n: int
+    prefer: Mapping[str, Mapping[str, tuple[float, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A queue with ready transfers that have further replicas and a strategy that may choose among them."""
+
+    queue: Queue
+    priority: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a waiting transfer stands."""
+
+    n_before: int
+    """Ready transfers of the same queue and priority that are older."""
+    bytes_before: int
+    job_held: bool
+    predecessor: FileState | None
+    """State of the replica or hop before it, for one that is NOT_USED."""
+    dest_driven_by: FileId | None
+    """Another transfer that is writing the same destination."""

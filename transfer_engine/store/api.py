@@ -19,13 +19,18 @@ from transfer_engine.model import (
     Applied,
     Assignment,
     AttemptView,
+    Ban,
     Change,
+    Choice,
     Claim,
+    Failure,
     FileId,
     FileView,
     JobId,
     JobView,
     PlannedJob,
+    Position,
+    Reroute,
     Shift,
     StoredEvent,
 )
@@ -66,6 +71,14 @@ class Backlog:
     """Ready transfers per queue and priority."""
     next_due_at: float | None
     """When the earliest retry is due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFilter:
+    """Which waiting transfers are meant: those that read from or write to an endpoint, of a VO or of all."""
+
+    endpoint: str
+    vo: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +141,36 @@ class Store(Protocol):
     async def set_priority(self, job_id: JobId, priority: int) -> tuple[Shift, ...]:
         """Give the waiting transfers of a job another priority. Raises: NotFound."""
 
+    async def hold(self, job_id: JobId, *, held: bool) -> tuple[Shift, ...]:
+        """Put a job on hold, or let it go on: what waits of it cannot be claimed while it is held.
+
+        What runs goes on; a retry of it waits too. A retry that was due meanwhile is ready at once
+        afterwards. Calling it again changes nothing. Raises: NotFound.
+        """
+
+    async def put_ban(self, ban: Ban) -> None:
+        """Keep a ban; it replaces one of the same endpoint and VO."""
+
+    async def lift_ban(self, endpoint: str, vo: str | None) -> bool:
+        """Remove a ban; False when there was none."""
+
+    async def cancel_waiting(self, where: WaitingFilter, now: float, limit: int, failure: Failure) -> list[Canceled]:
+        """Cancel what waits for an endpoint, in up to `limit` jobs; what runs is left alone. Empty: none is left.
+
+        Waiting is SUBMITTED, also for a retry or on hold, and NOT_USED. A file whose other replicas do not
+        touch the endpoint goes on with the next of these instead of being cancelled.
+        """
+
+    async def reroute(self, moves: Sequence[Reroute]) -> tuple[Shift, ...]:
+        """Exchange the source of waiting transfers with a better replica that is NOT_USED.
+
+        Rows keep their ids: the two rows of one file exchange `source_url` and queue. Rows whose
+        strategy is not in `prefer`, hops, and rows with remains at their destination are left alone.
+        """
+
+    async def keep(self, name: str, text: str) -> None:
+        """Remember a text under a name; it replaces the earlier one."""
+
     async def promote(self, now: float, limit: int) -> Backlog:
         """Make up to `limit` retries that are due by `now` ready again; the shifts are these alone."""
 
@@ -143,6 +186,15 @@ class Store(Protocol):
 
     async def backlog(self) -> Backlog:
         """Counts of everything that waits; read once at start."""
+
+    async def bans(self) -> list[Ban]:
+        """All bans, also those that have run out; by endpoint and VO."""
+
+    async def kept(self, name: str) -> str | None:
+        """What `keep` remembered; None: nothing."""
+
+    async def choices(self, limit: int) -> list[Choice]:
+        """Up to `limit` queues with ready transfers that have a further replica NOT_USED and are not `orderly`."""
 
     async def prune_events(self, keep: int) -> None:
         """Drop outbox entries beyond the newest `keep`."""
@@ -174,6 +226,9 @@ class Reader(Protocol):
 
     async def last_event(self) -> int:
         """`seq` of the newest outbox entry; 0 when there is none."""
+
+    async def position(self, file_id: FileId) -> Position:
+        """Where a waiting transfer stands. Raises: NotFound."""
 
     async def counts(self) -> list[LinkCount]:
         """Transfers by link, VO, activity and state; a scan, for people and tests."""
