@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 from protocols.checksum import Checksum
 from protocols.errors import Again, Phase, Scope, TransferError
+from transfer_engine.reasons import Reason
 from transfer_engine.states import Event, FileState, JobState, JobType
 
 JobId = NewType("JobId", str)
@@ -20,6 +21,37 @@ JobId = NewType("JobId", str)
 FileId = NewType("FileId", int)
 """Number of a transfer, unique in a store and never used again."""
 QueueId = NewType("QueueId", int)
+
+
+class Place(NamedTuple):
+    """Something that transfers take up room in while they run."""
+
+    kind: str
+    """`in`, `out` (an endpoint's directions), `link`, `vo-in`, `vo-out` (a VO on an endpoint), `node`."""
+    name: str
+    """The endpoint; of a link its source; empty for the node."""
+    other: str = ""
+    """Of a link its destination; the VO of `vo-in` and `vo-out`."""
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "in" | "out":
+                return f"{'into' if self.kind == 'in' else 'out of'} {self.name}"
+            case "link":
+                return f"{self.name} → {self.other}"
+            case "vo-in" | "vo-out":
+                return f"{self.other} {'into' if self.kind == 'vo-in' else 'out of'} {self.name}"
+            case _:
+                return "this node"
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """Somebody beside the configuration who bounds what may run in a place: breaker, ban, optimizer, drain."""
+
+    limit: int
+    reason: Reason
+
 
 Metadata = Any
 """A JSON value that belongs to the user and comes back as it was sent."""

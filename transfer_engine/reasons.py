@@ -38,7 +38,7 @@ class Why(StrEnum):
     """Another replica of the file is tried first."""
     DESTINATION = "destination"
     """Another transfer is writing the same destination."""
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105 - the name of a reason, not a secret
     """A credential for a storage is being got."""
     STAGING = "staging"
     """The source has the file on tape only, and is bringing it to disk."""
