@@ -38,16 +38,36 @@ class EndpointLimits(_Section):
     """Most transfers that write to it at a time."""
     outbound: Slots | None = None
     """Most transfers that read from it at a time."""
+    inbound_min: Slots = 1
+    """The optimizer does not go below."""
+    outbound_min: Slots = 1
+    inbound_bytes_s: Annotated[float, Field(gt=0)] | None = None
+    """Most bytes per second into it: copies that would exceed it together are not started."""
+    outbound_bytes_s: Annotated[float, Field(gt=0)] | None = None
     tpc: Literal["auto", "full", "pull", "push", "none"] = "auto"
     """What it can do as the active party of a copy; `auto`: find out."""
 
 
 class LinkLimits(_Section):
-    """Limit of one link, where it differs from the default."""
+    """Limits of one link, where they differ from the defaults."""
 
     source: str
     destination: str
-    active: Slots
+    active: Slots | None = None
+    """Most transfers at a time."""
+    active_min: Slots = 1
+    """The optimizer does not go below."""
+    bytes_s: Annotated[float, Field(gt=0)] | None = None
+    """Most bytes per second."""
+
+
+class VoLimits(_Section):
+    """How much of an endpoint one VO may take, whatever is free."""
+
+    endpoint: str
+    vo: str
+    inbound: Slots | None = None
+    outbound: Slots | None = None
 
 
 class Limits(_Section):
@@ -63,12 +83,24 @@ class Limits(_Section):
     endpoints: Mapping[str, EndpointLimits] = Field(default_factory=dict)
     """Per endpoint, keyed `scheme://host`."""
     links: tuple[LinkLimits, ...] = ()
+    vos: tuple[VoLimits, ...] = ()
+
+
+class LinkShares(_Section):
+    """Weights of VOs on one link, or on all links into a destination (source `*`)."""
+
+    source: str = "*"
+    destination: str = "*"
+    vos: Mapping[str, Annotated[float, Field(gt=0)]]
+    """VO → weight; `public` is anybody who is not named."""
 
 
 class Shares(_Section):
-    """Weights; whoever is not named has the weight of `default`."""
+    """Weights; whoever is not named has the weight of `public` or `default` where there is one, else 1."""
 
     vos: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    links: tuple[LinkShares, ...] = ()
+    """Where they differ; FTS's share settings. Among links into one destination the most specific counts."""
     activities: Mapping[str, Mapping[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
     """Per VO: activity → weight."""
     default: Annotated[float, Field(gt=0)] = 1.0
