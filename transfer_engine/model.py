@@ -424,6 +424,7 @@ class FileView:
     started_at: float | None
     finished_at: float | None
     retry_at: float | None
+    """When it may be claimed again; None: now, or not before its job is told to go on."""
     reason: str | None
     failure: Mapping[str, Any] | None
     """`Failure` as a mapping, with code, scope, phase, errno, message, hint."""
@@ -460,6 +461,8 @@ class JobView:
     n_finished: int
     n_failed: int
     n_canceled: int
+    held: bool = False
+    """What waits of it stays where it is until the job is told to go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -527,6 +530,6 @@ class Position:
     bytes_before: int
     job_held: bool
     predecessor: FileState | None
-    """State of the replica or hop before it, for one that is NOT_USED."""
+    """State of the replica or hop before it, for one that is NOT_USED; cancelled replicas are passed over."""
     dest_driven_by: FileId | None
     """Another transfer that is writing the same destination."""

@@ -135,8 +135,10 @@ class Store(Protocol):
     async def apply(self, change: Change) -> Applied:
         """Apply one change if (state, epoch) still holds; gathered with others into one transaction."""
 
-    async def cancel(self, job_id: JobId, now: float, file_ids: Sequence[FileId] | None = None) -> Canceled:
-        """Cancel a job, or some of its transfers. Raises: NotFound."""
+    async def cancel(
+        self, job_id: JobId, now: float, file_ids: Sequence[FileId] | None = None, failure: Failure | None = None
+    ) -> Canceled:
+        """Cancel a job, or some of its transfers; `failure` says why, None: its user wished it. Raises: NotFound."""
 
     async def set_priority(self, job_id: JobId, priority: int) -> tuple[Shift, ...]:
         """Give the waiting transfers of a job another priority. Raises: NotFound."""
@@ -144,8 +146,9 @@ class Store(Protocol):
     async def hold(self, job_id: JobId, *, held: bool) -> tuple[Shift, ...]:
         """Put a job on hold, or let it go on: what waits of it cannot be claimed while it is held.
 
-        What runs goes on; a retry of it waits too. A retry that was due meanwhile is ready at once
-        afterwards. Calling it again changes nothing. Raises: NotFound.
+        What runs goes on; a retry of it waits too. Whatever waits is ready at once afterwards, a retry as
+        well. Cancelling and deadlines work as ever. Calling it again changes nothing, and so does a call for
+        a job that is over. Raises: NotFound.
         """
 
     async def put_ban(self, ban: Ban) -> None:
@@ -157,15 +160,20 @@ class Store(Protocol):
     async def cancel_waiting(self, where: WaitingFilter, now: float, limit: int, failure: Failure) -> list[Canceled]:
         """Cancel what waits for an endpoint, in up to `limit` jobs; what runs is left alone. Empty: none is left.
 
-        Waiting is SUBMITTED, also for a retry or on hold, and NOT_USED. A file whose other replicas do not
-        touch the endpoint goes on with the next of these instead of being cancelled.
+        Waiting is SUBMITTED, also for a retry or on hold, and NOT_USED. Nothing of a file that is driven, of
+        a route with a driven hop, or of a file that is over is touched. Otherwise all rows of a file that wait
+        for the endpoint become CANCELED, and the file goes on with the first of its replicas that do not touch
+        it, which gets `dest_owned` from the row before; without any, the file is cancelled. A route is
+        cancelled as a whole. `n_canceled` counts rows that are CANCELED (or CANCELING, for remains) now.
         """
 
     async def reroute(self, moves: Sequence[Reroute]) -> tuple[Shift, ...]:
         """Exchange the source of waiting transfers with a better replica that is NOT_USED.
 
-        Rows keep their ids: the two rows of one file exchange `source_url` and queue. Rows whose
-        strategy is not in `prefer`, hops, and rows with remains at their destination are left alone.
+        Rows keep their ids: the two rows of one file exchange `source_url` and queue. The row that waits gets
+        the best of its sources, its own or that of a NOT_USED row behind it; among equals it keeps its own,
+        otherwise it takes the first. Looked at are ready rows with a replica behind them whose strategy is in
+        `prefer`. `orderly` ones, hops, and rows with remains at their destination are left alone.
         """
 
     async def keep(self, name: str, text: str) -> None:
@@ -185,7 +193,7 @@ class Store(Protocol):
         """
 
     async def backlog(self) -> Backlog:
-        """Counts of everything that waits; read once at start."""
+        """Counts of everything that is ready; read once at start."""
 
     async def bans(self) -> list[Ban]:
         """All bans, also those that have run out; by endpoint and VO."""
@@ -228,7 +236,7 @@ class Reader(Protocol):
         """`seq` of the newest outbox entry; 0 when there is none."""
 
     async def position(self, file_id: FileId) -> Position:
-        """Where a waiting transfer stands. Raises: NotFound."""
+        """Where a waiting transfer stands; nothing is before one that does not wait. Raises: NotFound."""
 
     async def counts(self) -> list[LinkCount]:
         """Transfers by link, VO, activity and state; a scan, for people and tests."""

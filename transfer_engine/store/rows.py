@@ -24,6 +24,7 @@ from transfer_engine.model import (
     Verify,
 )
 from transfer_engine.states import FileState, JobState, JobType
+from transfer_engine.store.tables import HELD_AT
 
 
 def load_json(text: str | None) -> Any:
@@ -107,7 +108,7 @@ def file_view(row: Any) -> FileView:
         submitted_at=row.submitted_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
-        retry_at=row.retry_at,
+        retry_at=None if row.retry_at == HELD_AT else row.retry_at,
         reason=reason,
         failure=failure,
         seen_bytes=row.seen_bytes,
@@ -143,6 +144,7 @@ def job_view(row: Any) -> JobView:
         n_finished=row.n_finished,
         n_failed=row.n_failed,
         n_canceled=row.n_canceled,
+        held=bool(row.held) and row.finished_at is None,
     )
 
 

@@ -1,9 +1,10 @@
 """The schema, once for every database.
 
-`transfers` is the queue. Partial indexes carry the hot path: what can be claimed, in claim order; what
-waits for a retry, by time; which destinations are driven now (unique: two attempts never share one);
-which waiting transfers may have left something behind. Rows of finished transfers are in none of them,
-so their number costs nothing.
+`transfers` is the queue. Partial indexes carry the hot path: what can be claimed, in claim order, with its
+sizes; what waits for a retry, by time and by queue; which destinations are driven now (unique: two attempts
+never share one); which waiting transfers may have left something behind, have another replica to choose, or
+are followed by rows that wait for them. Rows of finished transfers are in none of them, so their number
+costs nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +43,19 @@ def _one_of(column: str, values: type[FileState | JobState]) -> str:
 DRIVEN_SQL: Final = "state IN ({})".format(", ".join(repr(str(s)) for s in sorted(DRIVEN)))
 READY_SQL: Final = "state = 'SUBMITTED' AND retry_at IS NULL"
 DELAYED_SQL: Final = "state = 'SUBMITTED' AND retry_at IS NOT NULL"
+CHOICE_SQL: Final = f"{READY_SQL} AND follows = 1 AND selection_strategy <> 'orderly'"
+LEADING_SQL: Final = "state = 'SUBMITTED' AND follows > 0"
 REMAINS_SQL: Final = "state = 'SUBMITTED' AND dest_owned = 1"
 OPEN_JOB_SQL: Final = "finished_at IS NULL"
+
+HELD_AT: Final = 9e15
+"""`retry_at` of what waits in a job on hold: an instant that never comes, so that nothing makes it ready."""
+
+FOLLOWED_BY_REPLICA, FOLLOWED_BY_HOP = 1, 2
+"""`follows` of a row: what comes next in its job if this one fails, or when it has finished; 0: nothing."""
+
+EVERY_VO: Final = ""
+"""`vo` of a ban that concerns everybody."""
 
 counters: Final = Table(
     "counters",
@@ -98,6 +110,7 @@ jobs: Final = Table(
     Column("n_finished", Integer, nullable=False, server_default="0"),
     Column("n_failed", Integer, nullable=False, server_default="0"),
     Column("n_canceled", Integer, nullable=False, server_default="0"),
+    Column("held", SmallInteger, nullable=False, server_default="0"),
 )
 _open = text(OPEN_JOB_SQL)
 Index("jobs_open", jobs.c.submitted_at, sqlite_where=_open, postgresql_where=_open)
@@ -145,10 +158,22 @@ Index(
     transfers.c.queue_id,
     transfers.c.priority,
     transfers.c.id,
+    transfers.c.size_bytes,
     sqlite_where=_ready,
     postgresql_where=_ready,
 )
 Index("transfers_delayed", transfers.c.retry_at, sqlite_where=_delayed, postgresql_where=_delayed)
+Index("transfers_parked", transfers.c.queue_id, sqlite_where=_delayed, postgresql_where=_delayed)
+_choice, _leading = text(CHOICE_SQL), text(LEADING_SQL)
+Index(
+    "transfers_choices",
+    transfers.c.queue_id,
+    transfers.c.priority,
+    transfers.c.id,
+    sqlite_where=_choice,
+    postgresql_where=_choice,
+)
+Index("transfers_leading", transfers.c.job_ref, sqlite_where=_leading, postgresql_where=_leading)
 Index("transfers_driven", transfers.c.dest_key, unique=True, sqlite_where=_driven, postgresql_where=_driven)
 _remains = text(REMAINS_SQL)
 Index("transfers_remains", transfers.c.dest_key, sqlite_where=_remains, postgresql_where=_remains)
@@ -178,3 +203,24 @@ events: Final = Table(
     sqlite_autoincrement=True,
 )
 """The outbox: written in the transaction of the change that it reports."""
+
+bans: Final = Table(
+    "bans",
+    metadata,
+    Column("endpoint", String(255), primary_key=True),
+    Column("vo", String(255), primary_key=True),
+    Column("cancel", SmallInteger, nullable=False),
+    Column("allow_submit", SmallInteger, nullable=False),
+    Column("until", Float),
+    Column("message", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("since", Float, nullable=False),
+)
+
+kept: Final = Table(
+    "kept",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("text", Text, nullable=False),
+)
+"""What the engine remembers from one start to the next, each by its name."""
