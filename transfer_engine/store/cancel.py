@@ -93,7 +93,7 @@ class CancelJobs:
         affected = self._affected(connection, job, request)
         leftovers = self._leftovers(connection, affected)
         canceled = self._write(connection, job, request, affected, leftovers)
-        if request.file_ids is None and not request.waiting_only:
+        if request.file_ids is None and request.failure is BY_USER:
             connection.execute(update(jobs).where(jobs.c.ref == job.ref).values(cancel_requested=1))
         return Canceled(
             job_id=request.job_id,

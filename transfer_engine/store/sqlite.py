@@ -23,6 +23,7 @@ from transfer_engine.model import (
     AttemptView,
     Change,
     Claim,
+    Failure,
     FileId,
     FileView,
     JobId,
@@ -34,7 +35,7 @@ from transfer_engine.model import (
 from transfer_engine.store import queries, schema
 from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount
 from transfer_engine.store.books import Books
-from transfer_engine.store.cancel import CancelJobs, CancelRequest, Expire, LoadBacklog, Promote, SetPriority
+from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire, LoadBacklog, Promote, SetPriority
 from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
 from transfer_engine.store.insert import Insert
 from transfer_engine.store.settle import ApplyChanges
@@ -191,9 +192,12 @@ class SqliteStore:
         """See `Store.apply`."""
         return cast("Applied", await self._writer.submit(self._apply, change))
 
-    async def cancel(self, job_id: JobId, now: float, file_ids: Sequence[FileId] | None = None) -> Canceled:
+    async def cancel(
+        self, job_id: JobId, now: float, file_ids: Sequence[FileId] | None = None, failure: Failure | None = None
+    ) -> Canceled:
         """See `Store.cancel`."""
-        return cast("Canceled", await self._writer.submit(self._cancel, CancelRequest(job_id, now, file_ids)))
+        request = CancelRequest(job_id, now, file_ids, failure=failure or BY_USER)
+        return cast("Canceled", await self._writer.submit(self._cancel, request))
 
     async def set_priority(self, job_id: JobId, priority: int) -> tuple[Shift, ...]:
         """See `Store.set_priority`."""
