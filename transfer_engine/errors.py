@@ -28,6 +28,10 @@ class Forbidden(EngineError):
     status = 403
 
 
+class Banned(Forbidden):
+    """An operator has banned the storage or the user; the message says who, since when and why."""
+
+
 class NotFound(EngineError):
     """No such job or transfer."""
 
