@@ -1,9 +1,8 @@
-"""Cancel jobs and transfers, expire jobs, change priorities, promote retries."""
+"""Cancel jobs and transfers, expire jobs."""
 
 from __future__ import annotations
 
 import errno
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,13 +11,14 @@ from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 
 from protocols.errors import Again, Phase, Scope
 from transfer_engine.errors import NotFound
-from transfer_engine.model import Failure, FileId, JobId, QueueId, Shift
+from transfer_engine.model import Failure, FileId, JobId, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobType, step
-from transfer_engine.store.api import Backlog, Canceled
+from transfer_engine.store.api import Canceled
 from transfer_engine.store.books import Books
 from transfer_engine.store.rows import dump_failure
 from transfer_engine.store.settle import JobDelta, settle_jobs
-from transfer_engine.store.tables import DELAYED_SQL, DRIVEN_SQL, READY_SQL, events, jobs, transfers
+from transfer_engine.store.tables import DRIVEN_SQL, events, jobs, transfers
+from transfer_engine.store.tally import Tally
 
 BY_USER: Final = Failure(
     code="CANCELED",
@@ -133,6 +133,7 @@ class CancelJobs:
                 transfers.c.retry_at,
                 transfers.c.dest_owned,
                 transfers.c.dest_key,
+                transfers.c.size_bytes,
             ).where(transfers.c.job_ref == job.ref, transfers.c.state.not_in([s.value for s in TERMINAL]))
         ).all()
         rows = [r for r in found if r.state != FileState.CANCELING]
@@ -160,7 +161,7 @@ class CancelJobs:
             return ()
         failure = dump_failure(request.failure)
         writes, news = [], []
-        ready: Counter[tuple[int, int]] = Counter()
+        gone = Tally()
         for row in affected:
             after = FileState.CANCELING if row.id in leftovers else step(FileState(row.state), Event.CANCEL)
             over = after is FileState.CANCELED
@@ -183,16 +184,14 @@ class CancelJobs:
                 }
             )
             if row.state == FileState.SUBMITTED and row.retry_at is None:
-                ready[row.queue_id, row.priority] += 1
+                gone.add(row.queue_id, row.priority, -1, row.size_bytes)
         connection.execute(_SET, writes)
         if leftovers:
             connection.execute(_DISOWN, [{"file": file_id} for file_id in sorted(leftovers)])
         delta = JobDelta(canceled=len({row.file_index for row in affected}))
         settle_jobs(connection, self._books, {job.ref: delta}, at=request.now, news=news)
         connection.execute(insert(events), news)
-        return tuple(
-            Shift(self._books.queue(connection, queue_id), priority, -n) for (queue_id, priority), n in ready.items()
-        )
+        return gone.shifts(connection, self._books)
 
     @staticmethod
     def _states(
@@ -250,91 +249,3 @@ class Expire:
             select(func.min(jobs.c.deadline_at)).where(jobs.c.deadline_at.is_not(None), jobs.c.finished_at.is_(None))
         ).scalar()
         return done, following
-
-
-class SetPriority:
-    """The operation `set_priority`."""
-
-    def __init__(self, books: Books) -> None:
-        self._books = books
-
-    def __call__(
-        self, connection: Connection, batch: Sequence[tuple[JobId, int]]
-    ) -> list[tuple[Shift, ...] | NotFound]:
-        """For each (job, priority): move its waiting transfers."""
-        return [self._one(connection, job_id, priority) for job_id, priority in batch]
-
-    def _one(self, connection: Connection, job_id: JobId, priority: int) -> tuple[Shift, ...] | NotFound:
-        ref = connection.execute(select(jobs.c.ref).where(jobs.c.job_id == job_id)).scalar()
-        if ref is None:
-            return NotFound(f"job {job_id} does not exist")
-        ready = connection.execute(
-            select(transfers.c.queue_id, transfers.c.priority, func.count())
-            .where(transfers.c.job_ref == ref, text(READY_SQL), transfers.c.priority != priority)
-            .group_by(transfers.c.queue_id, transfers.c.priority)
-        ).all()
-        connection.execute(
-            update(transfers)
-            .where(transfers.c.job_ref == ref, transfers.c.state.not_in([s.value for s in TERMINAL | DRIVEN]))
-            .values(priority=priority)
-        )
-        connection.execute(update(jobs).where(jobs.c.ref == ref).values(priority=priority))
-        shifts: list[Shift] = []
-        for queue_id, before, n in ready:
-            queue = self._books.queue(connection, QueueId(queue_id))
-            shifts += [Shift(queue, before, -n), Shift(queue, priority, n)]
-        return tuple(shifts)
-
-
-class Promote:
-    """The operation `promote`."""
-
-    def __init__(self, books: Books) -> None:
-        self._books = books
-
-    def __call__(self, connection: Connection, batch: Sequence[tuple[float, int]]) -> list[Backlog]:
-        """For each (now, limit): retries that are due can be claimed again."""
-        return [self._promote(connection, now, limit) for now, limit in batch]
-
-    def _promote(self, connection: Connection, now: float, limit: int) -> Backlog:
-        due = connection.execute(
-            select(transfers.c.id, transfers.c.queue_id, transfers.c.priority)
-            .where(text(DELAYED_SQL), transfers.c.retry_at <= now)
-            .order_by(transfers.c.retry_at)
-            .limit(limit)
-        ).all()
-        if due:
-            connection.execute(
-                update(transfers).where(transfers.c.id == bindparam("file")).values(retry_at=None),
-                [{"file": row.id} for row in due],
-            )
-        ready = Counter((row.queue_id, row.priority) for row in due)
-        return Backlog(
-            shifts=tuple(
-                Shift(self._books.queue(connection, QueueId(queue_id)), priority, n)
-                for (queue_id, priority), n in ready.items()
-            ),
-            next_due_at=next_due(connection),
-        )
-
-
-def next_due(connection: Connection) -> float | None:
-    """When the earliest retry is due."""
-    return connection.execute(select(func.min(transfers.c.retry_at)).where(text(DELAYED_SQL))).scalar()
-
-
-class LoadBacklog:
-    """The operation `backlog`."""
-
-    def __init__(self, books: Books) -> None:
-        self._books = books
-
-    def __call__(self, connection: Connection, batch: Sequence[None]) -> list[Backlog]:
-        """Count what waits; one pass over the index of ready transfers."""
-        rows = connection.execute(
-            select(transfers.c.queue_id, transfers.c.priority, func.count())
-            .where(text(READY_SQL))
-            .group_by(transfers.c.queue_id, transfers.c.priority)
-        ).all()
-        shifts = tuple(Shift(self._books.queue(connection, QueueId(q)), p, n) for q, p, n in rows)
-        return [Backlog(shifts=shifts, next_due_at=next_due(connection))] * len(batch)

@@ -13,7 +13,7 @@ from transfer_engine.model import Assignment, Claim
 from transfer_engine.states import FileState, JobState
 from transfer_engine.store import rows
 from transfer_engine.store.books import Books
-from transfer_engine.store.tables import DRIVEN_SQL, READY_SQL, REMAINS_SQL, events, jobs, transfers
+from transfer_engine.store.tables import DRIVEN_SQL, HELD_AT, READY_SQL, REMAINS_SQL, events, jobs, transfers
 
 _driven = transfers.alias("driven")
 
@@ -205,7 +205,7 @@ class TakeOver:
     def _release(self, connection: Connection, now: float) -> None:
         """Give back what was claimed and not begun."""
         unbegun = connection.execute(
-            select(transfers.c.id, jobs.c.job_id)
+            select(transfers.c.id, jobs.c.job_id, jobs.c.held)
             .select_from(_JOINED)
             .where(
                 text("transfers." + DRIVEN_SQL),
@@ -220,8 +220,8 @@ class TakeOver:
         connection.execute(
             update(transfers)
             .where(transfers.c.id == bindparam("file"))
-            .values(state=FileState.SUBMITTED.value, retry_at=None, owner=None, claimed_at=None),
-            [{"file": row.id} for row in unbegun],
+            .values(state=FileState.SUBMITTED.value, retry_at=bindparam("retry_at_"), owner=None, claimed_at=None),
+            [{"file": row.id, "retry_at_": HELD_AT if row.held else None} for row in unbegun],
         )
         connection.execute(
             insert(events), [_event(now, "transfer", row.job_id, row.id, FileState.SUBMITTED) for row in unbegun]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from transfer_engine.errors import Conflict
-from transfer_engine.model import PlannedJob, Queue, Shift
-from transfer_engine.states import FileState, JobState
+from transfer_engine.model import PlannedJob, Shift
+from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.api import Inserted
 from transfer_engine.store.books import Books
-from transfer_engine.store.tables import events, jobs, transfers
+from transfer_engine.store.tables import FOLLOWED_BY_HOP, FOLLOWED_BY_REPLICA, events, jobs, transfers
+from transfer_engine.store.tally import Tally
 
 
 class Insert:
@@ -62,7 +62,8 @@ class Insert:
             event_rows.append(
                 {"at": job.submitted_at, "kind": "job", "job_id": job.job_id, "state": JobState.SUBMITTED.value}
             )
-            ready: Counter[Queue] = Counter()
+            ready = Tally()
+            link = FOLLOWED_BY_HOP if job.job_type is JobType.MULTIHOP else FOLLOWED_BY_REPLICA
             for file in job.files:
                 queue = self._books.queue_for(connection, (file.source_se, file.dest_se, job.vo, file.activity))
                 file_rows.append(
@@ -70,7 +71,7 @@ class Insert:
                         "id": file_id,
                         "job_ref": ref,
                         "file_index": file.file_index,
-                        "follows": int(file.follows),
+                        "follows": link if file.follows else 0,
                         "state": file.state.value,
                         "queue_id": queue.id,
                         "priority": job.priority,
@@ -85,9 +86,9 @@ class Insert:
                     }
                 )
                 if file.state is FileState.SUBMITTED:
-                    ready[queue] += 1
+                    ready.add(queue.id, job.priority, 1, file.size_bytes)
                 file_id += 1
-            shifts.append((place, tuple(Shift(queue, job.priority, n) for queue, n in ready.items())))
+            shifts.append((place, ready.shifts(connection, self._books)))
             ref += 1
         connection.execute(insert(jobs), job_rows)
         connection.execute(insert(transfers), file_rows)

@@ -12,7 +12,8 @@ from transfer_engine.model import Applied, Change, QueueId, Shift
 from transfer_engine.states import JOB_TERMINAL, Event, FileState, JobState, JobType, roll_up, step
 from transfer_engine.store.books import Books
 from transfer_engine.store.rows import dump_failure
-from transfer_engine.store.tables import attempts, events, jobs, transfers
+from transfer_engine.store.tables import HELD_AT, attempts, events, jobs, transfers
+from transfer_engine.submission import SOURCES_MAX
 
 DETAILS_REASON: Final = "One or more files failed. Please have a look at the details for more information"
 """FTS's reason of a job that did not finish cleanly; clients show it."""
@@ -56,7 +57,11 @@ _CURRENT: Final = select(
     transfers.c.n_failed,
     transfers.c.started_at,
     transfers.c.failure,
+    transfers.c.file_index,
+    transfers.c.size_bytes,
     jobs.c.job_id,
+    jobs.c.job_type,
+    jobs.c.held,
     transfers.c.owner,
 ).select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref))
 
@@ -126,7 +131,8 @@ class ApplyChanges:
 
     def _one(self, connection: Connection, change: Change, row: Any, work: _Work) -> Applied:
         after = step(FileState(row.state), change.event)
-        work.writes.append(_values(change, row, after))
+        retry_at = HELD_AT if row.held and after is FileState.SUBMITTED else change.retry_at
+        work.writes.append(_values(change, row, after, retry_at))
         work.news.append(
             {
                 "at": change.at,
@@ -148,11 +154,12 @@ class ApplyChanges:
                 }
             )
         shifts: list[Shift] = []
-        if after is FileState.SUBMITTED and change.retry_at is None:
-            shifts.append(Shift(self._books.queue(connection, change.queue_id), change.priority, 1))
+        if after is FileState.SUBMITTED and retry_at is None:
+            queue = self._books.queue(connection, change.queue_id)
+            shifts.append(Shift(queue, change.priority, 1, row.size_bytes or 0))
         closes = after in {FileState.FINISHED, FileState.FAILED}
         if change.activate_next:
-            shifts += self._activate(connection, change, work)
+            shifts += self._activate(connection, change, row, work)
             # A replica that failed leaves its file open for the next one; a hop that finished is done.
             closes = closes and after is FileState.FINISHED
         if closes:
@@ -162,31 +169,29 @@ class ApplyChanges:
             delta.queue_id = change.queue_id
         return Applied(won=True, shifts=tuple(shifts), state=after)
 
-    def _activate(self, connection: Connection, change: Change, work: _Work) -> list[Shift]:
-        next_id = change.file_id + 1
-        row = connection.execute(
-            select(transfers.c.queue_id, transfers.c.priority, transfers.c.state, jobs.c.job_id)
-            .select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref))
-            .where(transfers.c.id == next_id, transfers.c.job_ref == change.job_ref)
-        ).one()
-        after = step(FileState(row.state), Event.ACTIVATE)
+    def _activate(self, connection: Connection, change: Change, row: Any, work: _Work) -> list[Shift]:
+        following = _next_hop if row.job_type == JobType.MULTIHOP else next_replica
+        heir = following(connection, change.job_ref, change.file_id, row.file_index)
+        after = step(FileState(heir.state), Event.ACTIVATE)
         # What this attempt left behind lies where the next replica is to go.
         connection.execute(
             update(transfers)
-            .where(transfers.c.id == next_id)
-            .values(state=after.value, dest_owned=int(change.dest_owned))
+            .where(transfers.c.id == heir.id)
+            .values(state=after.value, dest_owned=int(change.dest_owned), retry_at=HELD_AT if row.held else None)
         )
         work.news.append(
             {
                 "at": change.at,
                 "kind": "transfer",
                 "job_id": row.job_id,
-                "file_id": next_id,
+                "file_id": heir.id,
                 "state": after.value,
                 "reason": None,
             }
         )
-        return [Shift(self._books.queue(connection, row.queue_id), row.priority, 1)]
+        if row.held:
+            return []
+        return [Shift(self._books.queue(connection, heir.queue_id), heir.priority, 1, heir.size_bytes or 0)]
 
     @staticmethod
     def _write(connection: Connection, work: _Work) -> None:
@@ -197,11 +202,34 @@ class ApplyChanges:
             connection.execute(insert(attempts), work.failed_attempts)
 
 
+_HEIR: Final = select(
+    transfers.c.id, transfers.c.state, transfers.c.queue_id, transfers.c.priority, transfers.c.size_bytes
+)
+
+
+def _next_hop(connection: Connection, job_ref: int, file_id: int, _file_index: int) -> Any:
+    return connection.execute(_HEIR.where(transfers.c.id == file_id + 1, transfers.c.job_ref == job_ref)).one()
+
+
+def next_replica(connection: Connection, job_ref: int, file_id: int, file_index: int) -> Any:
+    """The next row of a file that is NOT_USED, which is there; some before it may have been cancelled."""
+    return connection.execute(
+        _HEIR.where(
+            transfers.c.id.between(file_id + 1, file_id + SOURCES_MAX - 1),
+            transfers.c.job_ref == job_ref,
+            transfers.c.file_index == file_index,
+            transfers.c.state == FileState.NOT_USED.value,
+        )
+        .order_by(transfers.c.id)
+        .limit(1)
+    ).one()
+
+
 def _with_job_ended(applied: Applied) -> Applied:
     return Applied(won=True, shifts=applied.shifts, state=applied.state, job_ended=True)
 
 
-def _values(change: Change, row: Any, after: FileState) -> dict[str, Any]:
+def _values(change: Change, row: Any, after: FileState, retry_at: float | None) -> dict[str, Any]:
     done = change.done
     over = after in {FileState.FINISHED, FileState.FAILED, FileState.CANCELED}
     checksum = done.evidence.checksum if done else None
@@ -209,7 +237,7 @@ def _values(change: Change, row: Any, after: FileState) -> dict[str, Any]:
         "file": change.file_id,
         "state_": after.value,
         "n_failed_": row.n_failed + change.charge,
-        "retry_at_": change.retry_at,
+        "retry_at_": retry_at,
         "dest_owned_": int(change.dest_owned),
         "started_at_": change.started_at if change.started_at is not None else row.started_at,
         "finished_at_": change.at if over else None,

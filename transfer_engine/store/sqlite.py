@@ -35,11 +35,12 @@ from transfer_engine.model import (
 from transfer_engine.store import queries, schema
 from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount
 from transfer_engine.store.books import Books
-from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire, LoadBacklog, Promote, SetPriority
+from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire
 from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
 from transfer_engine.store.insert import Insert
 from transfer_engine.store.settle import ApplyChanges
 from transfer_engine.store.tables import engines, events
+from transfer_engine.store.waiting import Hold, LoadBacklog, Promote, SetPriority
 from transfer_engine.store.writer import Writer
 
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class SqliteStore:
         self._cancel = cancel
         self._expire = Expire(cancel)
         self._priority = SetPriority(self._books)
+        self._hold = Hold(self._books)
         self._promote = Promote(self._books)
         self._backlog = LoadBacklog(self._books)
 
@@ -202,6 +204,10 @@ class SqliteStore:
     async def set_priority(self, job_id: JobId, priority: int) -> tuple[Shift, ...]:
         """See `Store.set_priority`."""
         return cast("tuple[Shift, ...]", await self._writer.submit(self._priority, (job_id, priority)))
+
+    async def hold(self, job_id: JobId, *, held: bool) -> tuple[Shift, ...]:
+        """See `Store.hold`."""
+        return cast("tuple[Shift, ...]", await self._writer.submit(self._hold, (job_id, held)))
 
     async def promote(self, now: float, limit: int) -> Backlog:
         """See `Store.promote`."""
