@@ -1,4 +1,4 @@
-"""What the engine knows by heart: counts of what waits and of what runs. Never the queue itself.
+"""What the engine knows by heart: what waits and what runs, in step with commits. Never the queue itself.
 
 Memory grows with the number of queues (link, VO, activity) that have work, not with the number of
 transfers in them.
@@ -6,24 +6,16 @@ transfers in them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from transfer_engine.limits import Active
-from transfer_engine.model import Assignment, Claim, Link, Queue, QueueId, Shift
-from transfer_engine.schedule import Waiting
+from transfer_engine.limits import LimitTable
+from transfer_engine.model import Assignment, Claim, FileId, Link, Queue, Shift
+from transfer_engine.schedule import LaneKey, Scheduler, Start
+from transfer_engine.shares import ShareTable
 
-
-@dataclass(slots=True)
-class _Line:
-    """One queue with ready transfers."""
-
-    queue: Queue
-    link: Link
-    ready: dict[int, int] = field(default_factory=dict)
-    served_at: int = 0
-    blocked: set[int] = field(default_factory=set)
-    """The last claim got fewer than it asked for: the rest waits for a destination that is being written."""
+TIDY_ABOVE = 1000
+"""Lanes without work are forgotten when there are more than this."""
 
 
 @dataclass(slots=True)
@@ -36,95 +28,99 @@ class LinkTally:
     bytes_done: int = 0
 
 
-class Board:
-    """Counts, kept in step with commits."""
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """What a driven transfer holds."""
 
-    def __init__(self) -> None:
-        self.active = Active()
-        self._lines: dict[QueueId, _Line] = {}
-        self._blocked: dict[str, set[QueueId]] = {}
-        self._links: dict[tuple[str, str], Link] = {}
+    since: float
+    bytes_s: float
+
+
+class Board:
+    """Counts. All `now` are the event loop's time."""
+
+    def __init__(self, limits: LimitTable, shares: ShareTable) -> None:
+        self.scheduler = Scheduler(limits, shares)
         self.tallies: dict[Link, LinkTally] = {}
-        self.reasons: dict[int, str] = {}
-        """Queue id → the limit it waits for, as of the last decision."""
-        self._turn = 0
+        self._slots: dict[FileId, _Slot] = {}
+        self._blocked: dict[str, set[LaneKey]] = {}
+        """Host → lanes whose transfers wait for destinations there that are being written."""
 
     def link(self, queue: Queue) -> Link:
         """The link of a queue; one object per link."""
-        key = (queue.source_se, queue.dest_se)
-        link = self._links.get(key)
-        if link is None:
-            link = self._links[key] = Link(*key)
-        return link
+        return self.scheduler.link(queue.source_se, queue.dest_se)
 
-    def shift(self, shifts: Iterable[Shift]) -> None:
+    def shift(self, shifts: Iterable[Shift], now: float) -> None:
         """Take in committed changes of what is ready."""
         for shift in shifts:
-            line = self._lines.get(shift.queue.id)
-            if line is None:
-                line = self._lines[shift.queue.id] = _Line(shift.queue, self.link(shift.queue))
-            self._add(line, shift.priority, shift.n_ready)
-            if shift.n_ready > 0:
-                self._unblock(line)
+            self.scheduler.ready(shift.queue, shift.priority, shift.n_ready, shift.n_bytes, now)
 
-    def _add(self, line: _Line, priority: int, n: int) -> None:
-        after = line.ready.get(priority, 0) + n
-        if after:
-            line.ready[priority] = after
-        else:
-            line.ready.pop(priority, None)
-        if not line.ready:
-            del self._lines[line.queue.id]
-            self._unblock(line)
+    # From decision to release
 
-    def _unblock(self, line: _Line) -> None:
-        if line.blocked:
-            line.blocked.clear()
-            self._blocked[_host(line.link.dest_se)].discard(line.queue.id)
+    def decide(self, now: float) -> list[Start]:
+        """What to claim; slots are held from here on."""
+        return self.scheduler.decide(now)
 
-    def waiting(self) -> list[Waiting]:
-        """The queues that a decision may serve."""
-        return [
-            Waiting(line.queue, line.link, positive, line.served_at)
-            for line in self._lines.values()
-            if (positive := {p: n for p, n in line.ready.items() if n > 0 and p not in line.blocked})
-        ]
+    @staticmethod
+    def claims(starts: Sequence[Start]) -> list[Claim]:
+        """The same in the store's words."""
+        return [Claim(start.lane.queue.id, start.lane.priority, start.n) for start in starts]
 
-    def claimed(self, claims: Sequence[Claim], orders: Sequence[Assignment]) -> None:
-        """Take in what a claim really got: slots are held from here on."""
-        self._turn += 1
-        got: dict[tuple[QueueId, int], int] = {}
+    def claimed(self, starts: Sequence[Start], orders: Sequence[Assignment], now: float) -> None:
+        """Take in what a claim really got; the slots of the rest are given back."""
+        by_lane: dict[LaneKey, list[Assignment]] = {}
         for order in orders:
-            got[order.queue.id, order.priority] = got.get((order.queue.id, order.priority), 0) + 1
-            self.hold(order)
-        for claim in claims:
-            n = got.get((claim.queue_id, claim.priority), 0)
-            line = self._lines.get(claim.queue_id)
-            if line is None:
-                if n:
-                    queue = next(order.queue for order in orders if order.queue.id == claim.queue_id)
-                    self.shift([Shift(queue, claim.priority, -n)])
-                continue
-            line.served_at = self._turn
-            if n < claim.n:
-                line.blocked.add(claim.priority)
-                self._blocked.setdefault(_host(line.link.dest_se), set()).add(claim.queue_id)
-            if n:
-                self._add(line, claim.priority, -n)
+            by_lane.setdefault((order.queue.id, order.priority), []).append(order)
+        for start in starts:
+            lane = start.lane
+            key = (lane.queue.id, lane.priority)
+            got = by_lane.get(key, [])
+            for order in got:
+                self._slots[order.file_id] = _Slot(now, start.bytes_s)
+                lane.n_bytes -= order.size_bytes or 0
+            if len(got) < start.n:
+                self.scheduler.returned(lane, start.n - len(got), now, start.bytes_s)
+                self._blocked.setdefault(_host(lane.queue.dest_se), set()).add(key)
 
-    def hold(self, order: Assignment) -> None:
-        """Count a driven transfer."""
-        queue = order.queue
-        self.active.add(self.link(queue), queue.vo, queue.activity, 1)
+    def unclaimed(self, starts: Sequence[Start], now: float) -> None:
+        """The store did not answer: nothing was claimed, everything may be tried again."""
+        for start in starts:
+            self.scheduler.returned(start.lane, start.n, now, start.bytes_s)
+            self.scheduler.unblock(start.lane, now)
 
-    def release(self, order: Assignment) -> None:
-        """A driven transfer is settled: its slots are free, its destination may be claimed again."""
-        queue = order.queue
-        self.active.add(self.link(queue), queue.vo, queue.activity, -1)
-        for queue_id in self._blocked.pop(_host(queue.dest_se), ()):
-            line = self._lines.get(queue_id)
-            if line is not None:
-                line.blocked.clear()
+    def hold(self, order: Assignment, now: float) -> None:
+        """Count a driven transfer that no decision of this engine started."""
+        self.scheduler.hold(order.queue, order.priority, now)
+        self._slots[order.file_id] = _Slot(now, 0.0)
+
+    def release(self, order: Assignment, now: float, n_bytes: int = 0) -> None:
+        """A driven transfer is settled: its slots are free, its destination may be claimed again.
+
+        Args: n_bytes: what it moved.
+        """
+        slot = self._slots.pop(order.file_id)
+        held_s = max(now - slot.since, 1e-6)
+        self.scheduler.learn(order.queue, held_s, n_bytes / held_s)
+        self.scheduler.release(order.queue, order.priority, now, slot.bytes_s)
+        blocked = self._blocked.pop(_host(order.queue.dest_se), None)
+        if blocked:
+            self._unblock(blocked, now)
+
+    def _unblock(self, keys: Iterable[LaneKey], now: float) -> None:
+        for key in sorted(keys):
+            lane = self.scheduler.lanes.get(key)
+            if lane is not None:
+                self.scheduler.unblock(lane, now)
+
+    def unblock_all(self, now: float) -> None:
+        """Let every lane be tried again, and forget lanes without work."""
+        blocked, self._blocked = self._blocked, {}
+        for keys in blocked.values():
+            self._unblock(keys, now)
+        if len(self.scheduler.lanes) > TIDY_ABOVE:
+            self.scheduler.tidy()
+
+    # Figures
 
     def tally(self, order: Assignment) -> LinkTally:
         """The running totals of a transfer's link."""
@@ -133,20 +129,37 @@ class Board:
     def ready_by_link(self) -> dict[Link, int]:
         """Link → ready transfers."""
         found: dict[Link, int] = {}
-        for line in self._lines.values():
-            found[line.link] = found.get(line.link, 0) + sum(line.ready.values())
+        for lane in self.scheduler.lanes.values():
+            if lane.n_ready > 0:
+                found[lane.link] = found.get(lane.link, 0) + lane.n_ready
         return found
+
+    def ready_by_sharer(self) -> dict[tuple[Link, str, str], int]:
+        """(link, VO, activity) → transfers that could be claimed now if there were room."""
+        found: dict[tuple[Link, str, str], int] = {}
+        for lane in self.scheduler.lanes.values():
+            if lane.n_ready > 0 and not lane.blocked:
+                key = (lane.link, lane.queue.vo, lane.queue.activity)
+                found[key] = found.get(key, 0) + lane.n_ready
+        return found
+
+    def active_by_link(self) -> Mapping[Link, int]:
+        """Link → transfers that hold a slot now."""
+        return {
+            self.scheduler.link(place.name, place.other): room.used
+            for place, room in self.scheduler.rooms.items()
+            if place.kind == "link" and room.used
+        }
+
+    @property
+    def n_active(self) -> int:
+        """All transfers that hold a slot."""
+        return self.scheduler.node.used
 
     @property
     def n_ready(self) -> int:
         """All transfers that could be claimed if there were room."""
-        return sum(sum(line.ready.values()) for line in self._lines.values())
-
-    def unblock_all(self) -> None:
-        """Let every queue be tried again."""
-        for line in self._lines.values():
-            line.blocked.clear()
-        self._blocked.clear()
+        return self.scheduler.n_ready
 
 
 def _host(se: str) -> str:

@@ -356,7 +356,8 @@ class Engine:
         """Every link with work now or since the start."""
         board = self._dispatcher.board
         ready = board.ready_by_link()
-        every = sorted({*ready, *board.active.links, *board.tallies}, key=str)
+        active = board.active_by_link()
+        every = sorted({*ready, *active, *board.tallies}, key=str)
         found = []
         for link in every:
             tally = board.tallies.get(link, LinkTally())
@@ -365,7 +366,7 @@ class Engine:
                     source_se=link.source_se,
                     dest_se=link.dest_se,
                     ready=ready.get(link, 0),
-                    active=board.active.links.get(link, 0),
+                    active=active.get(link, 0),
                     finished=tally.finished,
                     failed=tally.failed,
                     retried=tally.retried,
@@ -376,15 +377,11 @@ class Engine:
 
     def active(self) -> dict[Link, int]:
         """Link → transfers that hold a slot now."""
-        return dict(self._dispatcher.board.active.links)
+        return dict(self._dispatcher.board.active_by_link())
 
     def backlog(self) -> dict[tuple[Link, str, str], int]:
         """(link, VO, activity) → transfers that could be claimed now if there were room."""
-        found: dict[tuple[Link, str, str], int] = {}
-        for row in self._dispatcher.board.waiting():
-            key = (row.link, row.queue.vo, row.queue.activity)
-            found[key] = found.get(key, 0) + sum(row.by_priority.values())
-        return found
+        return self._dispatcher.board.ready_by_sharer()
 
     def _committed(self, ended: JobId | None) -> None:
         if ended is not None and ended in self._waiters:

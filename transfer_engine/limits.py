@@ -1,24 +1,30 @@
 """Which limits hold, and how much room they leave. Pure.
 
-A limit counts every transfer from its claim until it is settled, also while a lost attempt is being
-looked for: the storage may still be writing.
+A limit counts every transfer from the decision to start it until it is settled, also while a lost
+attempt is being looked for: the storage may still be writing.
+
+What bounds a place is the least of the configured limit and the caps that others put on it: a breaker, a
+ban, the optimizer, a drain (`rooms.Room`). Bytes per second are limited in a `rooms.Band`: nobody can slow
+down a copy between two storages, so each one reserves the rate that copies on its link have been seen to
+reach, from the decision to start it until it is settled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final
 
 from transfer_engine.config import Limits
-from transfer_engine.model import Link
+from transfer_engine.model import Link, Place
 
-K = TypeVar("K")
+UNLIMITED: Final = 1 << 30
+NODE: Final = Place("node", "")
 
 
 @dataclass(frozen=True, slots=True)
 class LimitTable:
-    """The configured limits, looked up by endpoint and link."""
+    """The configured limits, looked up by place."""
 
     inbound_default: int
     outbound_default: int
@@ -27,19 +33,41 @@ class LimitTable:
     inbound: Mapping[str, int]
     outbound: Mapping[str, int]
     links: Mapping[Link, int]
+    vos: Mapping[Place, int] = field(default_factory=dict)
+    """`vo-in` and `vo-out` places."""
+    bands: Mapping[Place, float] = field(default_factory=dict)
+    """Bytes per second of `in`, `out` and `link` places."""
 
     @classmethod
     def of(cls, limits: Limits) -> LimitTable:
         """From settings."""
-        endpoints = limits.endpoints.items()
+        endpoints = {se.lower(): row for se, row in limits.endpoints.items()}
+        links = {Link(row.source.lower(), row.destination.lower()): row for row in limits.links}
+        vos: dict[Place, int] = {}
+        for row in limits.vos:
+            if row.inbound is not None:
+                vos[Place("vo-in", row.endpoint.lower(), row.vo)] = row.inbound
+            if row.outbound is not None:
+                vos[Place("vo-out", row.endpoint.lower(), row.vo)] = row.outbound
+        bands: dict[Place, float] = {}
+        for se, e in endpoints.items():
+            if e.inbound_bytes_s is not None:
+                bands[Place("in", se)] = e.inbound_bytes_s
+            if e.outbound_bytes_s is not None:
+                bands[Place("out", se)] = e.outbound_bytes_s
+        for link, with_link in links.items():
+            if with_link.bytes_s is not None:
+                bands[Place("link", link.source_se, link.dest_se)] = with_link.bytes_s
         return cls(
             inbound_default=limits.endpoint_inbound,
             outbound_default=limits.endpoint_outbound,
             link_default=limits.link,
             node=limits.node,
-            inbound={se.lower(): e.inbound for se, e in endpoints if e.inbound is not None},
-            outbound={se.lower(): e.outbound for se, e in endpoints if e.outbound is not None},
-            links={Link(row.source.lower(), row.destination.lower()): row.active for row in limits.links},
+            inbound={se: e.inbound for se, e in endpoints.items() if e.inbound is not None},
+            outbound={se: e.outbound for se, e in endpoints.items() if e.outbound is not None},
+            links={link: row.active for link, row in links.items() if row.active is not None},
+            vos=vos,
+            bands=bands,
         )
 
     def of_inbound(self, se: str) -> int:
@@ -54,51 +82,16 @@ class LimitTable:
         """Most transfers on `link`."""
         return self.links.get(link, self.link_default)
 
-
-@dataclass(slots=True)
-class Active:
-    """How many transfers hold a slot, by everything that is limited."""
-
-    inbound: dict[str, int] = field(default_factory=dict)
-    outbound: dict[str, int] = field(default_factory=dict)
-    links: dict[Link, int] = field(default_factory=dict)
-    vos: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By (destination, VO)."""
-    activities: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    """By (destination, VO, activity)."""
-    total: int = 0
-
-    def add(self, link: Link, vo: str, activity: str, n: int) -> None:
-        """Take `n` slots of everything at once; give them back when negative."""
-        self.total += n
-        _bump(self.inbound, link.dest_se, n)
-        _bump(self.outbound, link.source_se, n)
-        _bump(self.links, link, n)
-        _bump(self.vos, (link.dest_se, vo), n)
-        _bump(self.activities, (link.dest_se, vo, activity), n)
-
-    def copy(self) -> Active:
-        """Counts to decide with, apart from the real ones."""
-        return Active(
-            dict(self.inbound), dict(self.outbound), dict(self.links), dict(self.vos), dict(self.activities), self.total
-        )
-
-
-def _bump(counts: dict[K, int], key: K, n: int) -> None:
-    after = counts.get(key, 0) + n
-    if after:
-        counts[key] = after
-    else:
-        counts.pop(key, None)
-
-
-def room(table: LimitTable, active: Active, link: Link) -> tuple[int, str]:
-    """How many more transfers of `link` may start, and which limit says so (`NAME n/limit`)."""
-    checks = (
-        ("destination inbound", active.inbound.get(link.dest_se, 0), table.of_inbound(link.dest_se)),
-        ("source outbound", active.outbound.get(link.source_se, 0), table.of_outbound(link.source_se)),
-        ("link", active.links.get(link, 0), table.of_link(link)),
-        ("node", active.total, table.node),
-    )
-    name, used, limit = min(checks, key=lambda check: check[2] - check[1])
-    return limit - used, f"{name} limit {used}/{limit}"
+    def at(self, place: Place) -> int:
+        """Most transfers in a place."""
+        match place.kind:
+            case "in":
+                return self.of_inbound(place.name)
+            case "out":
+                return self.of_outbound(place.name)
+            case "link":
+                return self.of_link(Link(place.name, place.other))
+            case "node":
+                return self.node
+            case _:
+                return self.vos.get(place, UNLIMITED)

@@ -1,125 +1,384 @@
-"""Decide what starts now. Pure: counts, limits and shares in, claims and reasons out.
+"""Decide what starts now. Pure: told what waits, what ended and what time it is; answers with claims.
 
-For each destination with room the next slot goes to the VO, then the activity, then the queue that
-has least for its share. Destinations take turns, so that a source that many of them read from is
-shared between them. A queue that cannot start for whatever reason is passed over and never holds
-back another one. Nothing that may run is left waiting while a slot is free.
+Nothing is ever scanned. A slot that becomes free is offered to those who wait for it: to the destination
+whose transfers use it, or, when a source, a link or a VO's limit held others back as well, to the
+destination that has had least of it (`rooms.Room`). Inside a destination VOs, activities, priorities and
+lanes take their turns (`lanes`). A lane that cannot start waits in the room that is full and holds nobody
+back. So a decision costs the same with a thousand and with four million queued transfers, and on ten links
+and on ten thousand.
+
+Weights between links, and between destinations at a source, follow the time that what waits at the
+other end would take: who would be last to be done is served more, so that all end together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import heapq
+from dataclasses import dataclass
 from typing import Final
 
-from transfer_engine.limits import Active, LimitTable, room
-from transfer_engine.model import Claim, Link, Queue
-from transfer_engine.shares import ShareTable, least_served
+from transfer_engine import order
+from transfer_engine.lanes import Lane, Site, VoNode
+from transfer_engine.limits import NODE, LimitTable
+from transfer_engine.model import Cap, Link, Place, Queue, QueueId
+from transfer_engine.reasons import Reason, Why
+from transfer_engine.rooms import Band, Room
+from transfer_engine.shares import ShareTable
 
 CLAIMS_MAX: Final = 1000
 """Most transfers that one decision starts: bounds how long the next one waits for its commit."""
+LIGHTEST: Final = 0.1
+"""Least weight of a link whose other end has next to nothing to do: nobody is starved for the sake of the last."""
+
+LaneKey = tuple[QueueId, int]
+"""(queue, priority)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """One queue with ready transfers."""
+class Start:
+    """Decided: one lane starts `n` transfers, each of which reserves so many bytes per second."""
 
-    queue: Queue
-    link: Link
-    by_priority: Mapping[int, int]
-    """Priority → ready transfers, all positive."""
-    served_at: int = 0
-    """Number of the decision that last served it: the one served longest ago goes first."""
+    lane: Lane
+    n: int
+    bytes_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What starts, and why the rest does not."""
+class Scheduler:
+    """Everything that waits, as counts, and everything that is limited."""
 
-    claims: tuple[Claim, ...]
-    reasons: Mapping[int, str]
-    """Queue id → the limit that it waits for, for queues that still have ready transfers."""
+    def __init__(self, limits: LimitTable, shares: ShareTable) -> None:
+        self._limits = limits
+        self._shares = shares
+        self.node = Room(NODE, limits.node)
+        self.rooms: dict[Place, Room] = {NODE: self.node}
+        self.bands: dict[Place, Band] = {place: Band(place, bytes_s) for place, bytes_s in limits.bands.items()}
+        self.sites: dict[str, Site] = {}
+        self.lanes: dict[LaneKey, Lane] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        self._runnable: list[tuple[float, int, Site]] = []
+        self._hungry: dict[Place, Room] = {}
+        """Rooms that may have room for those who wait in them."""
+        self._seq = 0
+        self._clock = 0.0
+        self._rates: dict[Link, float] = {}
+        """Link → bytes per second that one of its copies reaches."""
+        self.n_ready = 0
 
+    # What is known
 
-@dataclass(slots=True)
-class _Lane:
-    """A queue during one decision."""
+    def link(self, source_se: str, dest_se: str) -> Link:
+        """The link between two endpoints; one object per link."""
+        key = (source_se, dest_se)
+        link = self._links.get(key)
+        if link is None:
+            link = self._links[key] = Link(*key)
+        return link
 
-    waiting: Waiting
-    left: dict[int, int]
-    taken: dict[int, int] = field(default_factory=dict)
+    def room(self, place: Place) -> Room:
+        """The room of a place."""
+        room = self.rooms.get(place)
+        if room is None:
+            room = self.rooms[place] = Room(place, self._limits.at(place))
+        return room
 
-    def take(self) -> None:
-        priority = max(self.left)
-        self.left[priority] -= 1
-        if not self.left[priority]:
-            del self.left[priority]
-        self.taken[priority] = self.taken.get(priority, 0) + 1
+    def _site(self, dest_se: str) -> Site:
+        site = self.sites.get(dest_se)
+        if site is None:
+            site = self.sites[dest_se] = Site(dest_se, self.room(Place("in", dest_se)))
+        return site
 
+    def lane(self, queue: Queue, priority: int) -> Lane:
+        """The lane of a queue at a priority."""
+        lane = self.lanes.get((queue.id, priority))
+        if lane is not None:
+            return lane
+        link, site = self.link(queue.source_se, queue.dest_se), self._site(queue.dest_se)
+        group = self._shares.group(queue.source_se, queue.dest_se)
+        vo = site.vos.get((queue.vo, group))
+        if vo is None:
+            vo = site.vos[queue.vo, group] = VoNode(site, queue.vo, self._shares.of_vo(queue.vo, group))
+        activity = vo.activity(queue.activity, self._shares.of_activity(queue.vo, queue.activity))
+        places = (
+            Place("out", queue.source_se),
+            Place("link", queue.source_se, queue.dest_se),
+            Place("vo-in", queue.dest_se, queue.vo),
+            Place("vo-out", queue.source_se, queue.vo),
+        )
+        limited = (Place("in", queue.dest_se), *places[:2])
+        lane = Lane(
+            queue,
+            priority,
+            link=link,
+            site=site,
+            level=activity.level(priority),
+            rooms=(site.room, *map(self.room, places), self.node),
+            bands=tuple(self.bands[place] for place in limited if place in self.bands),
+        )
+        self.lanes[queue.id, priority] = lane
+        return lane
 
-def decide(waiting: Sequence[Waiting], active: Active, limits: LimitTable, shares: ShareTable) -> Decision:
-    """Which transfers to claim; at most `CLAIMS_MAX`, never beyond a limit."""
-    counts = active.copy()
-    reasons: dict[int, str] = {}
-    lanes: dict[str, list[_Lane]] = {}
-    for entry in waiting:
-        lanes.setdefault(entry.link.dest_se, []).append(_Lane(entry, dict(entry.by_priority)))
-    every = [lane for group in lanes.values() for lane in group]
-    n_claimed = 0
-    turns = sorted(lanes)
-    while turns and n_claimed < CLAIMS_MAX:
-        still = []
-        for dest_se in turns:
-            open_lanes = _admissible(lanes[dest_se], counts, limits, reasons)
-            lanes[dest_se] = open_lanes
-            if not open_lanes:
+    def ready(self, queue: Queue, priority: int, n: int, n_bytes: int, now: float) -> Lane:
+        """So many more transfers (or fewer) can be claimed."""
+        lane = self.lane(queue, priority)
+        before = max(lane.n_ready, 0)
+        lane.n_ready += n
+        lane.n_bytes += n_bytes
+        change = max(lane.n_ready, 0) - before
+        if change:
+            self._pend(lane, change)
+            if n > 0:
+                lane.blocked = False
+            self._reconsider(lane, now)
+        return lane
+
+    def _pend(self, lane: Lane, n: int) -> None:
+        self.n_ready += n
+        lane.rooms[0].pending += n
+        lane.rooms[1].pending += n
+        self.node.pending += n
+
+    def _reconsider(self, lane: Lane, now: float) -> None:
+        """A lane may have become able, or unable, to start something."""
+        if lane.n_ready <= 0 or lane.blocked:
+            lane.site.close(lane)
+        elif lane.parked_in is None and not lane.open:
+            lane.site.open(lane, now)
+            self._offer(lane.site)
+
+    def block(self, lane: Lane) -> None:
+        """The store found nothing to claim in a lane."""
+        lane.blocked = True
+        lane.site.close(lane)
+
+    def unblock(self, lane: Lane, now: float) -> None:
+        """A destination that its transfers may have waited for is free."""
+        if lane.blocked:
+            lane.blocked = False
+            self._reconsider(lane, now)
+
+    # Slots
+
+    def hold(self, queue: Queue, priority: int, now: float, bytes_s: float = 0.0) -> None:
+        """A transfer holds its slots that no decision gave it: an earlier engine left it."""
+        self._take(self.lane(queue, priority), now, bytes_s)
+
+    def _take(self, lane: Lane, now: float, bytes_s: float) -> None:
+        for room in lane.rooms:
+            room.used += 1
+        for band in lane.bands:
+            band.used_bytes_s += bytes_s
+        activity = lane.level.activity
+        activity.account.change(1, now)
+        activity.vo.account.change(1, now)
+
+    def release(self, queue: Queue, priority: int, now: float, bytes_s: float = 0.0) -> None:
+        """A transfer has let go of its slots."""
+        lane = self.lane(queue, priority)
+        for room in lane.rooms:
+            room.used -= 1
+            if room.parked and room.used < room.limit:
+                self._hungry[room.place] = room
+        for band in lane.bands:
+            band.used_bytes_s = max(band.used_bytes_s - bytes_s, 0.0)
+            for waiting in band.wake():
+                self._reconsider(waiting, now)
+        activity = lane.level.activity
+        activity.account.change(-1, now)
+        activity.vo.account.change(-1, now)
+        if lane.site.n_open:
+            self._offer(lane.site)
+
+    def learn(self, queue: Queue, slot_s: float, bytes_s: float) -> None:
+        """How long a transfer held its slots, and how fast its bytes moved."""
+        link = self.link(queue.source_se, queue.dest_se)
+        for place in (Place("in", queue.dest_se), Place("out", queue.source_se), Place("link", *_ends(link)), NODE):
+            self.room(place).learn(slot_s)
+        self._site(queue.dest_se).learn(slot_s)
+        if bytes_s > 0:
+            self._rates[link] = max(bytes_s, self._rates.get(link, 0.0) * 0.999)
+
+    def cap(self, place: Place, owner: str, cap: Cap | None) -> None:
+        """Somebody sets or lifts a bound on what may run in a place."""
+        room = self.room(place)
+        before = room.limit
+        room.cap(owner, cap)
+        if room.limit > before:
+            self._roomier(room)
+
+    def _roomier(self, room: Room) -> None:
+        if room.parked:
+            self._hungry[room.place] = room
+        if room.place.kind == "in":
+            site = self.sites.get(room.place.name)
+            if site is not None and site.n_open:
+                self._offer(site)
+
+    # The decision
+
+    def decide(self, now: float, n_max: int = CLAIMS_MAX) -> list[Start]:
+        """What starts now; its slots are taken with the answer. At most `n_max`: call again until it is empty."""
+        found: dict[Lane, int] = {}
+        n = 0
+        self._wake_waiting(now)
+        while n < n_max and self.node.used < self.node.limit:
+            site = self._next_site()
+            if site is None:
+                if not self._hungry:
+                    break
+                self._wake_waiting(now)
                 continue
-            lane = _next(open_lanes, counts, shares)
-            lane.take()
-            queue = lane.waiting.queue
-            counts.add(lane.waiting.link, queue.vo, queue.activity, 1)
-            n_claimed += 1
-            still.append(dest_se)
-        turns = still
-    claims = [
-        Claim(lane.waiting.queue.id, priority, n)
-        for lane in every
-        for priority, n in sorted(lane.taken.items(), reverse=True)
-    ]
-    left = {lane.waiting.queue.id for lane in every if lane.left}
-    return Decision(tuple(claims), {queue_id: why for queue_id, why in reasons.items() if queue_id in left})
+            lane = self._choose(site, now)
+            if lane is not None:
+                self._start(lane, now)
+                found[lane] = found.get(lane, 0) + 1
+                n += 1
+                self._offer(site)
+        return [Start(lane, n, self._need(lane)) for lane, n in found.items()]
 
+    def _offer(self, site: Site) -> None:
+        """Let a destination be looked at."""
+        if site.n_open and not site.queued and site.room.used < site.room.limit:
+            site.queued = True
+            site.key = max(site.key, self._clock)
+            self._seq += 1
+            heapq.heappush(self._runnable, (site.key, self._seq, site))
 
-def _admissible(lanes: Sequence[_Lane], counts: Active, limits: LimitTable, reasons: dict[int, str]) -> list[_Lane]:
-    """The lanes that can start one more; counts only grow within a decision, so the others are out for good."""
-    kept = []
-    for lane in lanes:
-        if not lane.left:
-            continue
-        free, why = room(limits, counts, lane.waiting.link)
-        if free > 0:
-            kept.append(lane)
+    def _next_site(self) -> Site | None:
+        while self._runnable:
+            site = heapq.heappop(self._runnable)[2]
+            site.queued = False
+            if site.n_open and site.room.used < site.room.limit:
+                self._clock = site.key
+                return site
+        return None
+
+    def _wake_waiting(self, now: float) -> None:
+        """Let those be looked at who waited for a room that is not full any more: one destination for each room."""
+        for place, room in list(self._hungry.items()):
+            site = room.first() if room.used < room.limit else None
+            if site is not None:
+                for lane in room.wake(site):
+                    self._reconsider(lane, now)
+            if site is None or not room.parked:
+                del self._hungry[place]
+
+    def _choose(self, site: Site, now: float) -> Lane | None:
+        """The lane that a destination starts next; lanes that cannot start go and wait where it is full."""
+        while True:
+            lane = site.choose(now)
+            if lane is None:
+                return None
+            where = lane.full() or self._owed(lane) or self._over(lane)
+            if where is None:
+                return lane
+            site.close(lane)
+            where.park(lane)
+
+    def _owed(self, lane: Lane) -> Room | None:
+        """A room whose next slot belongs to another destination, which waits for it and has had less of it."""
+        for room in lane.rooms[1:-1]:
+            if room.parked:
+                site = room.first()
+                if site is not None and site is not lane.site and room.key(site) < room.key(lane.site):
+                    self._hungry[room.place] = room
+                    return room
+        return None
+
+    def _over(self, lane: Lane) -> Band | None:
+        if lane.bands:
+            need = self._need(lane)
+            for band in lane.bands:
+                if not band.holds(need):
+                    return band
+        return None
+
+    def _need(self, lane: Lane) -> float:
+        """What one copy of a lane may reach: the most that was seen on its link; all there is before any was."""
+        if not lane.bands:
+            return 0.0
+        seen = self._rates.get(lane.link)
+        return min(band.limit_bytes_s for band in lane.bands) if seen is None else seen
+
+    def _start(self, lane: Lane, now: float) -> None:
+        site, level = lane.site, lane.level
+        into, out, on_link = lane.rooms[:3]
+        slot_s = on_link.slot_s
+        into_s, out_s = into.drain_s, out.drain_s
+        level.clock = lane.key
+        lane.key += slot_s / _weight(out_s, into_s)
+        site.key += slot_s / _weight(into_s, self.node.drain_s)
+        for room in lane.rooms[1:-1]:
+            if room.parked:
+                room.served(site, slot_s / _weight(into_s, out_s))
+        level.activity.served(level)
+        self._take(lane, now, self._need(lane))
+        lane.n_ready -= 1
+        self._pend(lane, -1)
+        if lane.n_ready > 0:
+            site.push(lane)
         else:
-            reasons[lane.waiting.queue.id] = why
-    return kept
+            site.close(lane)
+
+    def returned(self, lane: Lane, n: int, now: float, bytes_s: float = 0.0) -> None:
+        """So many of a decision's claims found nothing to claim: what is left of the lane is blocked."""
+        lane.n_ready += n
+        self._pend(lane, n)
+        self.block(lane)
+        for _ in range(n):
+            self.release(lane.queue, lane.priority, now, bytes_s)
+
+    def tidy(self) -> None:
+        """Forget lanes, activities, VOs and destinations without work; what is limited stays."""
+        for key, lane in list(self.lanes.items()):
+            if not lane.n_ready and lane.parked_in is None:
+                del self.lanes[key]
+        used = {id(lane.level) for lane in self.lanes.values()}
+        for name, site in list(self.sites.items()):
+            for vo_key, vo in list(site.vos.items()):
+                for activity in list(vo.activities.values()):
+                    for level in list(activity.levels.values()):
+                        if id(level) not in used:
+                            del activity.levels[level.priority]
+                    if not activity.levels and not activity.account.held:
+                        del vo.activities[activity.name]
+                if not vo.activities and not vo.account.held:
+                    del site.vos[vo_key]
+            if not site.vos and not site.queued:
+                del self.sites[name]
+                for room in self.rooms.values():
+                    room.keys.pop(site, None)
+
+    # Why not
+
+    def reasons(self, queue: Queue, priority: int) -> list[Reason]:
+        """What keeps a lane back, the most important first; empty: its transfers are about to start."""
+        lane = self.lanes.get((queue.id, priority))
+        if lane is None or lane.n_ready <= 0:
+            return []
+        found = [room.reason() for room in lane.rooms if room.used >= room.limit]
+        if lane.bands:
+            need = self._need(lane)
+            found += [band.reason() for band in lane.bands if not band.holds(need)]
+        if lane.blocked:
+            found.append(_writing(lane))
+        found += order.reasons(lane)
+        return found
 
 
-def _next(lanes: Sequence[_Lane], counts: Active, shares: ShareTable) -> _Lane:
-    dest_se = lanes[0].waiting.link.dest_se
-    vos = {lane.waiting.queue.vo for lane in lanes}
-    vo = least_served((v, counts.vos.get((dest_se, v), 0), shares.of_vo(v)) for v in vos)
-    of_vo = [lane for lane in lanes if lane.waiting.queue.vo == vo]
-    activities = {lane.waiting.queue.activity for lane in of_vo}
-    activity = least_served(
-        (a, counts.activities.get((dest_se, vo, a), 0), shares.of_activity(vo, a)) for a in activities
+def _weight(other_s: float, own_s: float) -> float:
+    """How much a lane counts whose other end needs `other_s` for what waits there."""
+    if own_s <= 0:
+        return 1.0
+    return min(max(other_s / own_s, LIGHTEST), 1 / LIGHTEST)
+
+
+def _writing(lane: Lane) -> Reason:
+    return Reason(
+        code=Why.DESTINATION,
+        text="other transfers are writing the same destinations; they have to end first",
+        subject=lane.site.name,
     )
-    candidates = [lane for lane in of_vo if lane.waiting.queue.activity == activity]
-    return min(
-        candidates,
-        key=lambda lane: (
-            -max(lane.left),
-            sum(lane.taken.values()) + counts.links.get(lane.waiting.link, 0),
-            lane.waiting.served_at,
-            lane.waiting.queue.id,
-        ),
-    )
+
+
+def _ends(link: Link) -> tuple[str, str]:
+    return link.source_se, link.dest_se

@@ -26,8 +26,13 @@ REPLICA_CANNOT_HELP: Final = frozenset({"ALREADY_EXISTS", "NO_SPACE", "DENIED", 
 """Failures at the destination that every other source would meet as well."""
 
 
-def decide(order: Assignment, outcome: Outcome, *, now: float, policy: RetryPolicy, rng: random.Random) -> Change:
-    """The change that an outcome calls for."""
+def decide(
+    order: Assignment, outcome: Outcome, *, now: float, policy: RetryPolicy, rng: random.Random, excused: bool = False
+) -> Change:
+    """The change that an outcome calls for.
+
+    Args: excused: a failure is a storage's trouble that was known already: the transfer tries again, uncharged.
+    """
     match outcome:
         case Done():
             return _change(
@@ -39,6 +44,17 @@ def decide(order: Assignment, outcome: Outcome, *, now: float, policy: RetryPoli
                 activate_next=order.follows and order.job_type is JobType.MULTIHOP,
             )
         case Failed():
+            again_at = policy.retry_at(outcome.failure, order.options, max(order.n_failed, 1), now, rng)
+            if excused and again_at is not None:
+                return _change(
+                    order,
+                    Event.RETRY,
+                    now,
+                    failure=outcome.failure,
+                    retry_at=again_at,
+                    started_at=outcome.started_at,
+                    dest_owned=not outcome.clean,
+                )
             return _failed(order, outcome, now, policy, rng)
         case Unknown():
             return _change(

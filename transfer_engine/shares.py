@@ -1,17 +1,32 @@
-"""Who is next: the one that has least for its weight. Pure.
+"""Who is next: the one that has had least for its weight, and holds least for it now. Pure.
 
 A share is a claim on the slots of a destination while others want them too; nobody's share is kept
-free. The VO with the fewest running transfers per unit of weight is served next, inside it the
-activity by the same rule: with everybody waiting, running transfers stand in the ratio of the
-weights, to within one transfer.
+free. The currency is the slot-second. Each sharer has an account of what it was served, per unit of
+weight, and the next slot goes to the one whose account will be lowest after what it holds now has
+ended: `served/weight + horizon · (held + ½) / weight`, where the horizon is how long a transfer there
+lasts. With equal accounts that is Webster's method on the slots held, so that these stand in the
+ratio of the weights to within one transfer; what rounding takes from a sharer its account remembers,
+and over time each gets its share exactly, also one whose share is less than one slot.
+
+Somebody who had nothing to send, or could not, gets no credit for it: who comes back starts level with
+the one that is furthest behind (start-time fair queueing; Goyal, Vin and Cheng 1996).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from transfer_engine.config import Shares
+
+EVERYWHERE: Final = ("*", "*")
+
+
+def _level(weights: Mapping[str, float]) -> dict[str, float]:
+    """Scaled to a mean of 1: a link whose shares are written in per cent does not outweigh one in units."""
+    mean = sum(weights.values()) / max(len(weights), 1) or 1.0
+    return {vo: weight / mean for vo, weight in weights.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +36,8 @@ class ShareTable:
     vos: Mapping[str, float]
     activities: Mapping[str, Mapping[str, float]]
     default: float
+    links: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    """(source or `*`, destination or `*`) → VO → weight: FTS's shares of a link; `public` is anybody else."""
 
     @classmethod
     def of(cls, shares: Shares) -> ShareTable:
@@ -29,11 +46,21 @@ class ShareTable:
             vos=dict(shares.vos),
             activities={vo: dict(a) for vo, a in shares.activities.items()},
             default=shares.default,
+            links={(row.source.lower(), row.destination.lower()): _level(row.vos) for row in shares.links},
         )
 
-    def of_vo(self, vo: str) -> float:
-        """Weight of a VO."""
-        return self.vos.get(vo, self.default)
+    def group(self, source_se: str, dest_se: str) -> tuple[str, str]:
+        """Which row of `links` the VOs of a link are weighed by: the most specific; (`*`, `*`) without any."""
+        if self.links:
+            for key in ((source_se, dest_se), ("*", dest_se), (source_se, "*")):
+                if key in self.links:
+                    return key
+        return EVERYWHERE
+
+    def of_vo(self, vo: str, group: tuple[str, str] = EVERYWHERE) -> float:
+        """Weight of a VO, by the row of its link; `public` is FTS's name for whoever is not named."""
+        weights = self.links.get(group, self.vos)
+        return weights.get(vo, weights.get("public", self.default))
 
     def of_activity(self, vo: str, activity: str) -> float:
         """Weight of an activity inside its VO; FTS's name for the rest is `default`."""
@@ -41,11 +68,31 @@ class ShareTable:
         return weights.get(activity, weights.get("default", self.default))
 
 
-def least_served(candidates: Iterable[tuple[str, int, float]]) -> str:
-    """The name with the least per weight; candidates are (name, running, weight), at least one.
+class Account:
+    """What one sharer was served, in slot-seconds per unit of weight, and what it holds."""
 
-    Half of the next transfer is counted in (Webster's method): with nothing running the heaviest comes
-    first, and rounding favours neither the heavy nor the light. Names decide between equals, so that
-    equal input gives equal output.
-    """
-    return min(candidates, key=lambda c: ((c[1] + 0.5) / c[2], c[0]))[0]
+    __slots__ = ("at", "held", "served", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.served = 0.0
+        """Until `at`."""
+        self.at = 0.0
+        self.held = 0
+
+    def change(self, n: int, now: float) -> None:
+        """Take or give back slots."""
+        if self.held:
+            self.served += self.held * (now - self.at) / self.weight
+        self.at = now
+        self.held += n
+
+    def until(self, now: float) -> float:
+        """Served per weight until now."""
+        return self.served + self.held * (now - self.at) / self.weight if self.held else self.served
+
+    def join(self, level: float, now: float) -> None:
+        """Come back to compete, with no credit from before."""
+        behind = level - self.until(now)
+        if behind > 0:
+            self.served += behind

@@ -1,0 +1,243 @@
+"""One transfer from its claim to the release of its slots: attempt, look for what was lost, clean up, settle.
+
+Whatever happens to a transfer's task, an error of the engine, a cancellation, the engine's end: its
+outcome is committed or the next start finds it, and its slots are given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeVar
+
+from protocols.api import Mode
+from protocols.errors import Again, Phase, Scope, TransferError
+from transfer_engine import settle
+from transfer_engine.attempt import Attempt, ClaimLostError, Progress, Tools
+from transfer_engine.clock import Deps
+from transfer_engine.errors import EngineError, StoreUnavailable
+from transfer_engine.model import Applied, Assignment, Change, Cleaned, Failed, Failure, Outcome, Released, Unknown
+from transfer_engine.recovery import LOST, Probe
+from transfer_engine.retry import RetryPolicy
+from transfer_engine.states import FileState
+from transfer_engine.store.api import Store
+from transfer_engine.store.cancel import EXPIRED
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STORE_RETRY_S: Final = 1.0
+"""Pause before a store that could not answer is asked again."""
+
+
+@dataclass(slots=True)
+class Driven:
+    """One transfer that this engine drives now."""
+
+    order: Assignment
+    since: float
+    """Loop time of its start."""
+    progress: Progress = field(default_factory=Progress)
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
+    n_moved: int = 0
+    """Bytes of its finished copy."""
+    canceling: bool = False
+
+    def cancel(self) -> None:
+        """Stop the attempt; its destination is then cleaned."""
+        if self.canceling:
+            return
+        self.canceling = True
+        # A task that is cancelled before its first step would end without one, and keep its slots for ever.
+        if self.begun and self.task is not None:
+            self.task.cancel("cancelled by the user")
+
+
+class Watcher(Protocol):
+    """Who is told what becomes of a driven transfer."""
+
+    def excused(self, order: Assignment, failure: Failure) -> bool:
+        """Whether a failure is a storage's trouble that is known already, and not counted against the transfer."""
+
+    def settled(self, driven: Driven, outcome: Outcome, change: Change, applied: Applied) -> None:
+        """An outcome was committed."""
+
+    def released(self, driven: Driven) -> None:
+        """It holds nothing any more."""
+
+    def dropped(self, order: Assignment) -> None:
+        """Its result came too late: somebody else has it."""
+
+
+class Driver:
+    """Carries out claimed transfers."""
+
+    def __init__(self, *, store: Store, tools: Tools, retry: RetryPolicy, deps: Deps, watcher: Watcher) -> None:
+        self._store = store
+        self._tools = tools
+        self._retry = retry
+        self._deps = deps
+        self._watcher = watcher
+        self.stopping = False
+        """Whatever is cancelled from now on ends with the engine, not for a user."""
+
+    async def drive(self, driven: Driven, *, recovered: bool) -> None:
+        """One transfer from claim to release of its slots."""
+        order = driven.order
+        driven.begun = True
+        try:
+            await self._drive_to_end(driven, recovered=recovered)
+        except ClaimLostError:
+            self._watcher.dropped(order)
+        finally:
+            self._watcher.released(driven)
+
+    async def _drive_to_end(self, driven: Driven, *, recovered: bool) -> None:
+        order = driven.order
+        try:
+            if driven.canceling:
+                outcome: Outcome = await self._clean(driven)
+            elif recovered:
+                outcome = await self._probe(driven, LOST, order.claimed_at, charge=False)
+            else:
+                outcome = await self._attempt(driven)
+            applied = await self._settle(driven, outcome)
+            if applied.won and isinstance(outcome, Unknown):
+                found = await self._probe(driven, outcome.failure, outcome.started_at, charge=True)
+                applied = await self._settle(driven, found)
+        except asyncio.CancelledError:
+            if self.stopping or not driven.canceling:
+                await self._leave(driven)
+                raise
+            # The cancellation was meant for the attempt, not for this task, which still has to clean up.
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            await self._finish_cancel(driven)
+            return
+        if not applied.won:
+            if applied.state is FileState.CANCELING:
+                await self._finish_cancel(driven)
+            else:
+                self._watcher.dropped(order)
+
+    async def _attempt(self, driven: Driven) -> Outcome:
+        order = driven.order
+        deadline_at = order.options.deadline_at
+        if deadline_at is not None and deadline_at < self._deps.clock.now():
+            # The job expired while this transfer ran; a crash has queued it again.
+            return Failed(failure=EXPIRED, clean=not order.dest_owned, started_at=order.claimed_at)
+        try:
+            attempt = Attempt(
+                order,
+                self._tools,
+                lambda: insist(lambda: self._store.mark_copying(order.file_id, order.epoch)),
+                driven.progress,
+            )
+            return await attempt.run()
+        except ClaimLostError:
+            return Released()
+        except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
+            failure = self._broken(order, error)
+            if driven.progress.copying:
+                return Unknown(failure=failure, started_at=order.claimed_at)
+            return Failed(failure=failure, clean=not order.dest_owned, started_at=order.claimed_at)
+
+    async def _probe(self, driven: Driven, failure: Failure, started_at: float, *, charge: bool) -> Outcome:
+        driven.progress.phase = "looking for the outcome"
+        try:
+            return await Probe(driven.order, self._tools).run(failure, started_at, charge=charge)
+        except Exception as error:  # noqa: BLE001 - task boundary: the same for looking
+            found = self._broken(driven.order, error)
+            await self._quarantine()
+            return Failed(failure=found, clean=False, started_at=started_at, charge=charge)
+
+    async def _clean(self, driven: Driven) -> Outcome:
+        driven.progress.phase = "cancelling"
+        if driven.progress.replaces or not (driven.progress.copying or driven.order.dest_owned):
+            return Cleaned(clean=True)
+        try:
+            return await Probe(driven.order, self._tools).clean(ended=driven.progress.mode is Mode.STREAM)
+        except Exception as error:  # noqa: BLE001 - task boundary: the same for cleaning
+            self._broken(driven.order, error)
+            await self._quarantine()
+            return Cleaned(clean=False)
+
+    async def _quarantine(self) -> None:
+        """Nobody can look at a destination: give whoever may still write it the time to end."""
+        await asyncio.sleep(self._tools.settings.quarantine_s)
+
+    @staticmethod
+    def _broken(order: Assignment, error: Exception) -> Failure:
+        if isinstance(error, TransferError):
+            return Failure.of(error)
+        log.error("attempt broke", exc_info=error, extra={"file_id": order.file_id, "job_id": order.job_id})
+        return _bug(error)
+
+    async def _finish_cancel(self, driven: Driven) -> None:
+        driven.canceling = True
+        await self._settle(driven, await self._clean(driven))
+
+    async def _leave(self, driven: Driven) -> None:
+        """The engine stops: what was not begun is given back, the rest is for the next start to look at."""
+        if not driven.progress.copying and not driven.order.canceling and not driven.canceling:
+            change = settle.decide(
+                driven.order,
+                Released(),
+                now=self._deps.clock.now(),
+                policy=self._retry,
+                rng=self._deps.rng,
+            )
+            try:
+                await self._store.apply(change)
+            except EngineError:
+                log.warning("claim not given back", extra={"file_id": driven.order.file_id})
+
+    async def _settle(self, driven: Driven, outcome: Outcome) -> Applied:
+        """Turn an outcome into a committed change; repeated until the store takes it."""
+        order = driven.order
+        driven.progress.phase = "settling"
+        change = self._change(order, outcome)
+        applied: Applied = await insist(lambda: self._store.apply(change))
+        if applied.won:
+            self._watcher.settled(driven, outcome, change, applied)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("settled", extra={"file_id": order.file_id, "outcome": change.event.value})
+        return applied
+
+    def _change(self, order: Assignment, outcome: Outcome) -> Change:
+        now, rng = self._deps.clock.now(), self._deps.rng
+        excused = isinstance(outcome, Failed) and outcome.charge and self._watcher.excused(order, outcome.failure)
+        try:
+            return settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, excused=excused)
+        except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
+            failure = replace(self._broken(order, error), again=Again.NEVER)
+            failed = Failed(failure=failure, clean=False, started_at=order.claimed_at)
+            return settle.decide(order, failed, now=now, policy=self._retry, rng=rng)
+
+
+async def insist(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store until it answers: what is known must not be lost because a disk is full."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable as error:
+            log.warning("store unavailable", extra={"error": str(error)})
+            await asyncio.sleep(STORE_RETRY_S)
+
+
+def _bug(error: Exception) -> Failure:
+    return Failure(
+        code="ENGINE_BUG",
+        again=Again.FEW,
+        scope=Scope.AGENT,
+        phase=Phase.TRANSFER,
+        errno=errno.EFAULT,
+        message=f"the engine failed: {type(error).__name__}",
+        hint="report it with the engine's log",
+    )

@@ -1,0 +1,181 @@
+"""Places where slots are counted, and who waits there for one. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Final
+
+from transfer_engine.limits import UNLIMITED
+from transfer_engine.model import Cap, Place
+from transfer_engine.reasons import Reason, Why
+
+if TYPE_CHECKING:
+    from transfer_engine.lanes import Lane, Site
+
+NAMES: Final = {
+    "in": "inbound limit of {0.name}",
+    "out": "outbound limit of {0.name}",
+    "link": "limit of the link {0}",
+    "vo-in": "limit of {0.other} into {0.name}",
+    "vo-out": "limit of {0.other} out of {0.name}",
+    "node": "limit of this node",
+}
+REMEMBER: Final = 0.98
+"""Weight of the past in the mean duration of a place's transfers."""
+
+
+class Room:
+    """One limited place: what it holds, what bounds it, who waits for it."""
+
+    __slots__ = (
+        "_caps", "_clock", "_configured", "_queue", "_seq", "keys", "limit", "parked", "pending", "place",
+        "slot_s", "used",
+    )  # fmt: skip
+
+    def __init__(self, place: Place, limit: int) -> None:
+        self.place = place
+        self.used = 0
+        self.limit = limit
+        """What holds now: the least of the configured limit and all caps."""
+        self._configured = limit
+        self._caps: dict[str, Cap] = {}
+        self.pending = 0
+        """Ready transfers that need this place."""
+        self.slot_s = 1.0
+        """Mean seconds that a transfer holds a slot here."""
+        self.parked: dict[Site, list[Lane]] = {}
+        """Destination → lanes that wait for room here."""
+        self.keys: dict[Site, float] = {}
+        """Destination → what it was served here, for its weight."""
+        self._queue: list[tuple[float, int, Site]] = []
+        self._seq = 0
+        self._clock = 0.0
+
+    def configure(self, limit: int) -> None:
+        """Change the configured limit."""
+        self._configured = limit
+        self._bound()
+
+    def cap(self, owner: str, cap: Cap | None) -> None:
+        """Set or lift one cap."""
+        if cap is None:
+            self._caps.pop(owner, None)
+        else:
+            self._caps[owner] = cap
+        self._bound()
+
+    def _bound(self) -> None:
+        self.limit = min((cap.limit for cap in self._caps.values()), default=UNLIMITED)
+        self.limit = min(self.limit, self._configured)
+
+    @property
+    def drain_s(self) -> float:
+        """How long what waits would take at the present limit: who has most is last to be done."""
+        return self.pending * self.slot_s / max(self.limit, 1)
+
+    def learn(self, slot_s: float) -> None:
+        """Take in how long a transfer held its slot."""
+        self.slot_s = REMEMBER * self.slot_s + (1 - REMEMBER) * slot_s
+
+    def reason(self) -> Reason:
+        """Why there is no room: the cap that bounds it, or the configured limit."""
+        for cap in sorted(self._caps.values(), key=lambda cap: (cap.limit, cap.reason.code)):
+            if cap.limit == self.limit:
+                why = cap.reason
+                return Reason(
+                    code=why.code, text=why.text, subject=why.subject, used=self.used, limit=cap.limit, until=why.until
+                )
+        name = NAMES[self.place.kind].format(self.place)
+        return Reason(
+            code=Why.LIMIT,
+            text=f"the {name} is reached: {self.used} of {self.limit} are running",
+            subject=str(self.place),
+            used=self.used,
+            limit=self.limit,
+        )
+
+    # Who waits
+
+    def key(self, site: Site) -> float:
+        """What a destination was served here for its weight; who was not here starts level."""
+        return max(self.keys.get(site, 0.0), self._clock)
+
+    def park(self, lane: Lane) -> None:
+        """Let a lane wait here."""
+        lane.parked_in = self
+        site = lane.site
+        lanes = self.parked.get(site)
+        if lanes is None:
+            self.parked[site] = [lane]
+            self.keys[site] = self.key(site)
+            self._enter(site)
+        else:
+            lanes.append(lane)
+
+    def _enter(self, site: Site) -> None:
+        self._seq += 1
+        heapq.heappush(self._queue, (self.keys[site], self._seq, site))
+
+    def first(self) -> Site | None:
+        """The destination that has had least here of those that wait."""
+        while self._queue:
+            key, _, site = self._queue[0]
+            if site in self.parked and key >= self.keys[site]:
+                return site
+            heapq.heappop(self._queue)
+            if site in self.parked:
+                self._enter(site)
+        return None
+
+    def wake(self, site: Site) -> list[Lane]:
+        """Take a destination's lanes out."""
+        self._clock = max(self._clock, self.keys[site])
+        lanes = self.parked.pop(site)
+        for lane in lanes:
+            lane.parked_in = None
+        return lanes
+
+    def served(self, site: Site, cost: float) -> None:
+        """A transfer to this destination took a slot that others wait for."""
+        self.keys[site] = self.key(site) + cost
+
+
+class Band:
+    """Bytes per second that copies may reach together."""
+
+    __slots__ = ("limit_bytes_s", "parked", "place", "used_bytes_s")
+
+    def __init__(self, place: Place, limit_bytes_s: float) -> None:
+        self.place = place
+        self.limit_bytes_s = limit_bytes_s
+        self.used_bytes_s = 0.0
+        self.parked: list[Lane] = []
+
+    def park(self, lane: Lane) -> None:
+        """Let a lane wait here."""
+        lane.parked_in = self
+        self.parked.append(lane)
+
+    def wake(self) -> list[Lane]:
+        """Take all out."""
+        lanes, self.parked = self.parked, []
+        for lane in lanes:
+            lane.parked_in = None
+        return lanes
+
+    def holds(self, bytes_s: float) -> bool:
+        """Whether one more copy at this rate is allowed; one alone always is."""
+        return self.used_bytes_s <= 0 or self.used_bytes_s + bytes_s <= self.limit_bytes_s
+
+    def reason(self) -> Reason:
+        """Why there is no room."""
+        return Reason(
+            code=Why.BANDWIDTH,
+            text=(
+                f"the bandwidth limit {self.place} is reached: copies of {self.used_bytes_s / 1e6:.1f} MB/s "
+                f"are running, {self.limit_bytes_s / 1e6:.1f} MB/s are allowed"
+            ),
+            subject=str(self.place),
+            used=self.used_bytes_s,
+            limit=self.limit_bytes_s,
+        )
