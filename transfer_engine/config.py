@@ -118,6 +118,31 @@ class RetrySettings(_Section):
     """Before a retry when somebody has to act first (a full storage)."""
     few_max: Annotated[int, Field(ge=0, le=100)] = 2
     """Most retries after failures where chance may have played a part (a checksum that differs)."""
+    uncharged_max: Annotated[int, Field(ge=0, le=1000)] = 10
+    """Failures of one transfer, one after the other, that are put down to a storage's known trouble alone."""
+
+
+class BreakerSettings(_Section):
+    """When a storage or a link that fails is left alone, and how it is tried again."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Fewest failures in a row, without a success, that close a place; more where failures are usual."""
+    denied: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """Refused credentials in a row, without a success, after which a VO waits at an endpoint."""
+    chance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """A row of failures closes a place only when bad luck is less probable than this."""
+    quiet_s: Annotated[float, Field(ge=0)] = 60.0
+    """How long an endpoint that serves other links well is not blamed for one link's failures."""
+    open_s: Seconds = 15.0
+    """Before the first try after closing; later waits are a third of the time that it has lasted."""
+    late_s: Seconds = 60.0
+    """The same where somebody has to act (full, credentials); doubles with each try that fails."""
+    open_max_s: Seconds = 900.0
+    """Longest time between two tries."""
+    pause_max_s: Seconds = 900.0
+    """Longest pause that a storage's `Retry-After` is believed."""
+    recovered: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """After trouble the number of transfers doubles with each success; from here on it is free."""
 
 
 class TransferSettings(_Section):
@@ -188,6 +213,7 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits)
     shares: Shares = Field(default_factory=Shares)
     retry: RetrySettings = Field(default_factory=RetrySettings)
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     transfer: TransferSettings = Field(default_factory=TransferSettings)
     tls: TlsSettings = Field(default_factory=TlsSettings)
     service: ServiceSettings = Field(default_factory=ServiceSettings)
