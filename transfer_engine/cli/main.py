@@ -238,6 +238,9 @@ def demo(
 @app.command()
 def simulate(
     scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.json", help="docs/scenarios.md explains the format.")],
+    policy: Annotated[
+        str, typer.Option("--policy", help="Who schedules: fair (the engine), fifo, fts3, or MODULE:NAME of your own.")
+    ] = "fair",
     seed: Annotated[int | None, typer.Option("--seed", help="Another number is another run; else the file's.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write figures and time series there.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the run (.png, .svg, .pdf).")] = None,
@@ -246,7 +249,9 @@ def simulate(
     """See what would happen: the real engine on modelled storages and networks, in virtual time."""
     from transfer_engine.cli import simulate as simulating
 
-    raise typer.Exit(simulating.run(scenario, seed=seed, json_path=json_out, plot_path=plot, trace_path=trace))
+    raise typer.Exit(
+        simulating.run(scenario, policy=policy, seed=seed, json_path=json_out, plot_path=plot, trace_path=trace)
+    )
 
 
 @app.command()

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 from transfer_engine.cli.exits import Exit
 from transfer_engine.cli.output import Stop, put, size
 from transfer_engine.simulation import scenario as scenarios
-from transfer_engine.simulation.run import OnSample, simulate
+from transfer_engine.simulation.run import Build, OnSample, real_engine, simulate
 
 if TYPE_CHECKING:
     from transfer_engine.simulation.fairness import Index
     from transfer_engine.simulation.result import Result
 
 
+BASELINES: Final = {name: f"benchmarks.baselines:{name}" for name in ("fifo", "fts3", "fts3_forgetful")}
+"""Short names of schedulers to compare with; they come with the source only."""
+
+
 def run(
-    path: Path, *, seed: int | None, json_path: Path | None, plot_path: Path | None, trace_path: Path | None
+    path: Path,
+    *,
+    policy: str,
+    seed: int | None,
+    json_path: Path | None,
+    plot_path: Path | None,
+    trace_path: Path | None,
 ) -> Exit:
     """Run the scenario in a file and print its figures.
 
+    Args: policy: `fair` (the engine), `fifo`, `fts3`, or `MODULE:NAME` of a `simulation.run.Build`.
     Returns: OK; SOME_FAILED when transfers failed; TIMED_OUT when work was left at its end.
     Raises: Stop, Invalid: the scenario has mistakes, or a file cannot be written.
     """
-    scenario = scenarios.load(path)
+    scenario, build = scenarios.load(path), policy_named(policy)
     if plot_path is not None:
         _need_matplotlib()
     for target in (json_path, plot_path, trace_path):
         if target is not None and not target.absolute().parent.is_dir():
             raise Stop(f"{target}: its directory does not exist", Exit.USAGE)
-    result = _traced(scenario, seed, trace_path) if trace_path else simulate(scenario, seed=seed, on_sample=_progress())
+    if trace_path:
+        result = _traced(scenario, seed, build, trace_path)
+    else:
+        result = simulate(scenario, seed=seed, build=build, on_sample=_progress())
     if sys.stderr.isatty():
         sys.stderr.write("\x1b[K")
     _show(result)
@@ -44,6 +59,31 @@ def run(
     if not result.complete:
         return Exit.TIMED_OUT
     return Exit.SOME_FAILED if result.n_failed else Exit.OK
+
+
+def policy_named(name: str) -> Build:
+    """The scheduler of that name. Raises: Stop: there is none."""
+    if name == "fair":
+        return real_engine
+    module_name, colon, attribute = BASELINES.get(name, name).partition(":")
+    if not colon:
+        known = ", ".join(("fair", *BASELINES))
+        raise Stop(f"--policy {name}: expected {known}, or MODULE:NAME", Exit.USAGE)
+    # As `python -m` does: what lies in the current directory can be named.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        build = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        why = f"--policy {name}: there is no module {error.name}"
+        if name in BASELINES:
+            why += "; it comes with the source: run this where `benchmarks/` is"
+        raise Stop(why, Exit.USAGE) from error
+    except AttributeError as error:
+        raise Stop(f"--policy {name}: {error}", Exit.USAGE) from error
+    if not callable(build):
+        raise Stop(f"--policy {name}: it cannot be called; expected a function that makes a scheduler", Exit.USAGE)
+    return cast("Build", build)
 
 
 def _need_matplotlib() -> None:
@@ -65,11 +105,15 @@ def _progress() -> OnSample | None:
     return show
 
 
-def _traced(scenario: scenarios.Scenario, seed: int | None, path: Path) -> Result:
+def _traced(scenario: scenarios.Scenario, seed: int | None, build: Build, path: Path) -> Result:
     try:
         with path.open("w", encoding="utf-8") as file:
             return simulate(
-                scenario, seed=seed, on_trace=lambda line: print(line, end="", file=file), on_sample=_progress()
+                scenario,
+                seed=seed,
+                build=build,
+                on_trace=lambda line: print(line, end="", file=file),
+                on_sample=_progress(),
             )
     except OSError as error:
         raise Stop(f"{path}: {error.strerror}") from error
