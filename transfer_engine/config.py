@@ -203,6 +203,25 @@ class EventSettings(_Section):
     """Newest entries that are kept for readers that come back."""
 
 
+class OptimizerSettings(_Section):
+    """How the number of copies that run at a time is found, within the configured limits."""
+
+    enabled: bool = True
+    """False: as many as the limits allow."""
+    interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """Between two looks at what runs while something is being learned; longer while nothing changes."""
+    initial: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Copies in a place that nothing is known of."""
+    probe_s: Seconds = 30.0
+    """Before a number that was found good is compared with its neighbours again; doubles while it stays the best."""
+    probe_max_s: Seconds = 3600.0
+    overload_s: Seconds = 60.0
+    """How long a number at which a storage was overloaded is not tried again; doubles each time."""
+    overload_max_s: Seconds = 3600.0
+    memory_s: Seconds = 3600.0
+    """How long the goodput that was seen with a number of copies is believed."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -218,6 +237,7 @@ class Settings(BaseSettings):
     tls: TlsSettings = Field(default_factory=TlsSettings)
     service: ServiceSettings = Field(default_factory=ServiceSettings)
     events: EventSettings = Field(default_factory=EventSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
 
     @classmethod
     def settings_customise_sources(

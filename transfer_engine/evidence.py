@@ -1,0 +1,171 @@
+"""What has been seen at a number of copies: the window being measured, and the memory of windows. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from transfer_engine.config import OptimizerSettings
+from transfer_engine.metering import Sample
+
+CLASSES_MAX: Final = 8
+LEVELS_MAX: Final = 24
+_CLASS_WIDTH: Final = 0.75
+"""Decades by which the mean size must leave a size class, whose width is one: sizes at an edge must not flap."""
+
+
+class Others(NamedTuple):
+    """What else moved at one end of a link during a sample: the end's sample less the link's."""
+
+    name: str
+    active: float
+    moved_bytes: float
+    slot_s: float
+
+
+@dataclass(slots=True)
+class Window:
+    """Samples of one level, added up."""
+
+    span_s: float = 0.0
+    active_s: float = 0.0
+    moved_bytes: float = 0.0
+    slot_s: float = 0.0
+    n_reports: int = 0
+    others: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """End → (active · seconds, bytes, slot seconds) of the other links there."""
+
+    def add(self, sample: Sample, others: tuple[Others, ...]) -> None:
+        """One sample more."""
+        self.span_s += sample.span_s
+        self.active_s += sample.active * sample.span_s
+        self.moved_bytes += sample.moved_bytes
+        self.slot_s += sample.slot_s
+        self.n_reports += sample.n_reports
+        for end in others:
+            active_s, n_bytes, slot_s = self.others.get(end.name, (0.0, 0.0, 0.0))
+            active_s += end.active * sample.span_s
+            self.others[end.name] = (active_s, n_bytes + end.moved_bytes, slot_s + end.slot_s)
+
+    @property
+    def active(self) -> float:
+        """Mean number active."""
+        return self.active_s / self.span_s if self.span_s else 0.0
+
+    @property
+    def generations(self) -> float:
+        """How often each copy has reported, on average."""
+        return self.n_reports / self.active if self.active_s else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Goodput in bytes per second."""
+        return self.active * self.moved_bytes / self.slot_s if self.slot_s else 0.0
+
+    def seen(self) -> Seen:
+        """What is kept of it."""
+        return Seen(self.rate, self.active, {name: _end(row, self.span_s) for name, row in self.others.items()})
+
+
+def _end(row: tuple[float, float, float], span_s: float) -> tuple[float, float]:
+    active_s, n_bytes, slot_s = row
+    return active_s / span_s if span_s else 0.0, n_bytes / slot_s if slot_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The result of a window."""
+
+    rate: float
+    active: float
+    others: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """End of a link → (others active there, bytes per second of one of them)."""
+
+
+class SizeClass:
+    """The order of magnitude of what runs, smoothed."""
+
+    _SMOOTHING: Final = 0.3
+
+    def __init__(self, decade: int | None = None) -> None:
+        self.decade = decade
+        self._log = float(decade) if decade is not None else None
+
+    def update(self, size_bytes: float) -> int | None:
+        """Take in a mean size; returns the class that was left when it has changed, else None."""
+        log = math.log10(max(size_bytes, 1.0))
+        self._log = log if self._log is None else self._log + self._SMOOTHING * (log - self._log)
+        if self.decade is None:
+            self.decade = round(self._log)
+            return None
+        if abs(self._log - self.decade) <= _CLASS_WIDTH:
+            return None
+        before, self.decade = self.decade, round(log)
+        self._log = log
+        return before if before != self.decade else None
+
+
+@dataclass(slots=True)
+class Levels:
+    """Goodput by level, per size class; bounded."""
+
+    memory_s: float
+    by_class: dict[int, dict[int, tuple[float, float]]] = field(default_factory=dict)
+    """Class → level → (bytes per second, when)."""
+
+    def remember(self, size_class: int, level: int, rate: float, now: float) -> None:
+        """The newest figure of a level replaces the one before."""
+        levels = self.by_class.pop(size_class, {})
+        self.by_class[size_class] = levels
+        levels.pop(level, None)
+        levels[level] = (rate, now)
+        if len(levels) > LEVELS_MAX:
+            del levels[next(iter(levels))]
+        if len(self.by_class) > CLASSES_MAX:
+            del self.by_class[next(iter(self.by_class))]
+
+    def forget(self, size_class: int) -> None:
+        """What was seen holds no more."""
+        self.by_class.pop(size_class, None)
+
+    def fresh(self, size_class: int, now: float) -> dict[int, float]:
+        """Level → bytes per second, as far as it is believed."""
+        levels = self.by_class.get(size_class, {})
+        return {level: rate for level, (rate, at) in levels.items() if now - at <= self.memory_s}
+
+    def best(self, size_class: int, now: float, tolerance: float) -> int | None:
+        """The lowest level that is as good as any."""
+        levels = self.fresh(size_class, now)
+        if not levels:
+            return None
+        enough = max(levels.values()) * (1 - tolerance)
+        return min(level for level, rate in levels.items() if rate >= enough)
+
+
+@dataclass(slots=True)
+class Ceiling:
+    """The level at which the place was overloaded, and until when it is not tried again."""
+
+    level: int | None = None
+    until: float = 0.0
+    wait_s: float = 0.0
+
+    def hit(self, level: int, now: float, settings: OptimizerSettings) -> None:
+        """Overloaded at `level`: leave it alone, twice as long as the last time."""
+        again = self.level is not None and now < self.until + 4 * self.wait_s
+        if again and now < self.until:
+            self.level = min(level, self.level or level)
+            self.until = now + self.wait_s
+            return
+        self.wait_s = min(2 * self.wait_s, settings.overload_max_s) if again else settings.overload_s
+        self.level, self.until = level, now + self.wait_s
+
+    def cap(self, highest: int, now: float) -> int:
+        """The highest level that may be tried."""
+        return highest if self.level is None or now >= self.until else max(1, min(highest, self.level - 1))
+
+    def passed(self, level: int) -> None:
+        """The place ran well at `level`."""
+        if self.level is not None and level >= self.level:
+            self.level, self.until, self.wait_s = None, 0.0, 0.0
