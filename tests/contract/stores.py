@@ -33,15 +33,20 @@ from transfer_engine.model import (
 )
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.states import FileState
-from transfer_engine.store.api import Inserted
+from transfer_engine.store.api import Inserted, JobFilter
+from transfer_engine.store.memory import MemoryStore
+from transfer_engine.store.memory_tables import Tables
 from transfer_engine.store.sqlite import SqliteStore
 from transfer_engine.store.tables import metadata
 
 NOW = 1_700_000_000.0
 SCHEMES = frozenset({"http", "https", "dav", "davs"})
-KINDS = ("sqlite-file", "sqlite-memory")
+DATABASES = ("sqlite-file", "sqlite-memory")
 """A PostgreSQL store joins by a name here and a branch in `Stores.make`."""
-DURABLE = ("sqlite-file",)
+KINDS = (*DATABASES, "memory")
+DURABLE = ("sqlite-file", "memory")
+"""Those with which a second store goes on where the first one ended."""
+AnyStore = SqliteStore | MemoryStore
 _serial = itertools.count(1)
 
 
@@ -51,14 +56,17 @@ class Stores:
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind
         self.path = directory / "transfers.db"
+        self.tables = Tables()
 
-    def make(self, incarnation: str = "one") -> SqliteStore:
+    def make(self, incarnation: str = "one") -> AnyStore:
+        if self.kind == "memory":
+            return MemoryStore(incarnation=incarnation, now=lambda: NOW, tables=self.tables)
         if self.kind == "sqlite-memory":
             return SqliteStore("sqlite://", incarnation=incarnation, now=lambda: NOW, inline=True)
         return SqliteStore(f"sqlite:///{self.path}", incarnation=incarnation, now=lambda: NOW)
 
     @asynccontextmanager
-    async def open(self, incarnation: str = "one") -> AsyncIterator[SqliteStore]:
+    async def open(self, incarnation: str = "one") -> AsyncIterator[AnyStore]:
         store = self.make(incarnation)
         await store.open()
         try:
@@ -82,13 +90,13 @@ def route(n_hops: int = 3) -> tuple[Transfer, ...]:
     return tuple(Transfer.of(f"https://h{n}.org/f", f"https://h{n + 1}.org/f") for n in range(n_hops))
 
 
-async def claim(store: SqliteStore, shifts: Sequence[Shift], n: int | None = None) -> list[Assignment]:
+async def claim(store: AnyStore, shifts: Sequence[Shift], n: int | None = None) -> list[Assignment]:
     """Claim what became ready."""
     wanted = [Claim(s.queue.id, s.priority, s.n_ready if n is None else n) for s in shifts if s.n_ready > 0]
     return await store.claim(wanted, NOW)
 
 
-async def started(store: SqliteStore, planned: PlannedJob, *, copying: bool = True) -> list[Assignment]:
+async def started(store: AnyStore, planned: PlannedJob, *, copying: bool = True) -> list[Assignment]:
     """Insert and claim a job, up to its COPY."""
     inserted: Inserted = await store.insert(planned)
     orders = await claim(store, inserted.shifts)
@@ -98,12 +106,12 @@ async def started(store: SqliteStore, planned: PlannedJob, *, copying: bool = Tr
     return orders
 
 
-async def ready(store: SqliteStore) -> dict[tuple[int, int], int]:
+async def ready(store: AnyStore) -> dict[tuple[int, int], int]:
     """What can be claimed, by (queue, priority)."""
     return {(s.queue.id, s.priority): s.n_ready for s in (await store.backlog()).shifts}
 
 
-async def settled(store: SqliteStore, order: Assignment, outcome: Outcome, *, now: float = NOW) -> Applied:
+async def settled(store: AnyStore, order: Assignment, outcome: Outcome, *, now: float = NOW) -> Applied:
     change = settle.decide(order, outcome, now=now, policy=RetryPolicy(RetrySettings()), rng=random.Random(0))
     return await store.apply(change)
 
@@ -134,7 +142,7 @@ UNKNOWN = Unknown(failure=failure(), started_at=NOW)
 RELEASED = Released()
 
 
-async def states(store: SqliteStore, planned: PlannedJob) -> list[FileState]:
+async def states(store: AnyStore, planned: PlannedJob) -> list[FileState]:
     return [file.state for file in await store.files(planned.job_id)]
 
 
@@ -146,7 +154,18 @@ def _dump(connection: Connection, batch: Sequence[None]) -> list[dict[str, list[
     return [found] * len(batch)
 
 
-async def snapshot(store: SqliteStore) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table, as committed."""
+async def snapshot(store: AnyStore) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything that is stored, as committed: of a database every row of every table."""
+    if isinstance(store, MemoryStore):
+        jobs = await store.jobs(JobFilter(limit=1_000_000))
+        files = [file for job in jobs for file in await store.files(job.job_id)]
+        return {
+            "jobs": [(job,) for job in jobs],
+            "transfers": [(file,) for file in files],
+            "attempts": [(a,) for file in files for a in await store.attempts(file.job_id, file.file_id)],
+            "events": [(event,) for event in await store.events(0, 1_000_000)],
+            "bans": [(ban,) for ban in await store.bans()],
+            "ready": [(shift,) for shift in (await store.backlog()).shifts],
+        }
     dump: dict[str, list[tuple[Any, ...]]] = await store._writer.submit(_dump, None)
     return dump

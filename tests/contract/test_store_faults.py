@@ -16,7 +16,20 @@ from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from tests.contract import stores
-from tests.contract.stores import AGAIN, DONE, KINDS, NEVER, NOW, UNKNOWN, Stores, claim, job, route, settled, transfer
+from tests.contract.stores import (
+    AGAIN,
+    DATABASES,
+    DONE,
+    NEVER,
+    NOW,
+    UNKNOWN,
+    Stores,
+    claim,
+    job,
+    route,
+    settled,
+    transfer,
+)
 from transfer_engine.errors import StoreUnavailable
 from transfer_engine.model import Assignment, JobOptions, PlannedJob
 from transfer_engine.states import JobType
@@ -27,7 +40,7 @@ from transfer_engine.store.tables import metadata
 STATEMENTS_MAX = 60
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
     return Stores(request.param, tmp_path)
 

@@ -1,0 +1,211 @@
+"""A store without a database: plain Python objects, gone with the process.
+
+It keeps every promise of `transfer_engine.store.api` but durability. Nothing is written anywhere, so
+each call is carried out at once and returns without giving way to other tasks; a transfer costs some
+microseconds from its submission to its end. Simulations run on it, and so may anybody whose transfers
+need not survive the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from transfer_engine.errors import StoreLocked, StoreUnavailable
+from transfer_engine.model import (
+    Applied,
+    Assignment,
+    AttemptView,
+    Ban,
+    Change,
+    Choice,
+    Claim,
+    Failure,
+    FileId,
+    FileView,
+    JobId,
+    JobView,
+    PlannedJob,
+    Position,
+    Reroute,
+    Shift,
+    StoredEvent,
+)
+from transfer_engine.store import memory_cancel, memory_claim, memory_queries, memory_queue, memory_settle
+from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount, WaitingFilter
+from transfer_engine.store.cancel import BY_USER, CancelRequest
+from transfer_engine.store.memory_tables import Tables
+
+URL = "memory://"
+"""What names this store where others are named by the URL of a database."""
+
+
+class MemoryStore:
+    """`Store` and `Reader` in memory. See `transfer_engine.store.api` for the contract."""
+
+    def __init__(
+        self,
+        *,
+        incarnation: str,
+        now: Callable[[], float],
+        events: bool = True,
+        jobs_keep: int | None = None,
+        tables: Tables | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            events: False: keep no outbox; `events` and `last_event` then answer as if nothing had happened.
+            jobs_keep: jobs that are over stay until so many others are over, and lose their transfers at
+                once (their counts stay); None: for ever, with everything.
+            tables: what an earlier store left (`tables` of it), to go on with; None: nothing.
+        """
+        del now
+        self.tables = tables if tables is not None else Tables(events=events, jobs_keep=jobs_keep)
+        self._incarnation = incarnation
+        self._opened = False
+
+    # Life cycle
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        if self.tables.opened:
+            raise StoreLocked("another engine has these transfers in memory")
+        self.tables.opened = self._opened = True
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        if self._opened:
+            self.tables.opened = self._opened = False
+
+    def _use(self) -> Tables:
+        if not self._opened:
+            raise StoreUnavailable("the store is closed")
+        return self.tables
+
+    # Writes
+
+    async def insert(self, job: PlannedJob) -> Inserted:
+        """See `Store.insert`."""
+        return memory_claim.insert(self._use(), job)
+
+    async def claim(self, claims: Sequence[Claim], now: float) -> list[Assignment]:
+        """See `Store.claim`."""
+        return memory_claim.claim(self._use(), claims, now, self._incarnation)
+
+    async def mark_copying(self, file_id: FileId, epoch: int) -> bool:
+        """See `Store.mark_copying`."""
+        return memory_claim.mark_copying(self._use(), file_id, epoch)
+
+    async def apply(self, change: Change) -> Applied:
+        """See `Store.apply`."""
+        return memory_settle.apply(self._use(), change)
+
+    async def cancel(
+        self, job_id: JobId, now: float, file_ids: Sequence[FileId] | None = None, failure: Failure | None = None
+    ) -> Canceled:
+        """See `Store.cancel`."""
+        return memory_cancel.cancel(self._use(), CancelRequest(job_id, now, file_ids, failure=failure or BY_USER))
+
+    async def set_priority(self, job_id: JobId, priority: int) -> tuple[Shift, ...]:
+        """See `Store.set_priority`."""
+        return memory_queue.set_priority(self._use(), job_id, priority)
+
+    async def hold(self, job_id: JobId, *, held: bool) -> tuple[Shift, ...]:
+        """See `Store.hold`."""
+        return memory_queue.hold(self._use(), job_id, held=held)
+
+    async def put_ban(self, ban: Ban) -> None:
+        """See `Store.put_ban`."""
+        self._use().bans[ban.endpoint, ban.vo] = ban
+
+    async def lift_ban(self, endpoint: str, vo: str | None) -> bool:
+        """See `Store.lift_ban`."""
+        return self._use().bans.pop((endpoint, vo), None) is not None
+
+    async def cancel_waiting(self, where: WaitingFilter, now: float, limit: int, failure: Failure) -> list[Canceled]:
+        """See `Store.cancel_waiting`."""
+        return memory_cancel.cancel_waiting(self._use(), where, now, limit, failure)
+
+    async def reroute(self, moves: Sequence[Reroute]) -> tuple[Shift, ...]:
+        """See `Store.reroute`."""
+        return memory_queue.reroute(self._use(), moves)
+
+    async def keep(self, name: str, text: str) -> None:
+        """See `Store.keep`."""
+        self._use().kept[name] = text
+
+    async def promote(self, now: float, limit: int) -> Backlog:
+        """See `Store.promote`."""
+        return memory_queue.promote(self._use(), now, limit)
+
+    async def expire(self, now: float, limit: int) -> tuple[list[Canceled], float | None]:
+        """See `Store.expire`."""
+        return memory_cancel.expire(self._use(), now, limit)
+
+    async def take_over(self, now: float, limit: int) -> list[Assignment]:
+        """See `Store.take_over`."""
+        return memory_claim.take_over(self._use(), now, limit, self._incarnation)
+
+    async def backlog(self) -> Backlog:
+        """See `Store.backlog`."""
+        return memory_queue.backlog(self._use())
+
+    async def bans(self) -> list[Ban]:
+        """See `Store.bans`."""
+        return [ban for _, ban in sorted(self._use().bans.items(), key=lambda item: (item[0][0], item[0][1] or ""))]
+
+    async def kept(self, name: str) -> str | None:
+        """See `Store.kept`."""
+        return self._use().kept.get(name)
+
+    async def choices(self, limit: int) -> list[Choice]:
+        """See `Store.choices`."""
+        return memory_queue.choices(self._use(), limit)
+
+    async def prune_events(self, keep: int) -> None:
+        """See `Store.prune_events`."""
+        events = self._use().events
+        del events[: max(len(events) - keep, 0)]
+
+    # Queries
+
+    async def job(self, job_id: JobId) -> JobView:
+        """See `Reader.job`."""
+        return self._use().job(job_id).view()
+
+    async def jobs(self, where: JobFilter) -> list[JobView]:
+        """See `Reader.jobs`."""
+        return memory_queries.job_list(self._use(), where)
+
+    async def jobs_by_id(self, job_ids: Sequence[JobId], *, files: bool) -> dict[JobId, tuple[JobView, list[FileView]]]:
+        """See `Reader.jobs_by_id`."""
+        return memory_queries.jobs_by_id(self._use(), job_ids, with_files=files)
+
+    async def files(self, job_id: JobId) -> list[FileView]:
+        """See `Reader.files`."""
+        tables = self._use()
+        return memory_queries.files(tables, tables.job(job_id))
+
+    async def file(self, file_id: FileId) -> FileView:
+        """See `Reader.file`."""
+        return self._use().find(file_id).view()
+
+    async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
+        """See `Reader.attempts`."""
+        return memory_queries.attempts(self._use(), job_id, file_id)
+
+    async def events(self, after: int, limit: int, job_id: JobId | None = None) -> list[StoredEvent]:
+        """See `Reader.events`."""
+        return memory_queries.events(self._use(), after, limit, job_id)
+
+    async def last_event(self) -> int:
+        """See `Reader.last_event`."""
+        return memory_queries.last_event(self._use())
+
+    async def position(self, file_id: FileId) -> Position:
+        """See `Reader.position`."""
+        return memory_queue.position(self._use(), file_id)
+
+    async def counts(self) -> list[LinkCount]:
+        """See `Reader.counts`."""
+        return memory_queries.counts(self._use())

@@ -1,0 +1,93 @@
+"""Questions to the store in memory; nothing here writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+from transfer_engine.errors import NotFound
+from transfer_engine.model import AttemptView, FileId, FileView, JobId, JobView, Queue, StoredEvent
+from transfer_engine.states import FileState
+from transfer_engine.store.api import JobFilter, LinkCount
+from transfer_engine.store.memory_rows import Job
+from transfer_engine.store.memory_tables import Tables
+
+
+def job_list(tables: Tables, where: JobFilter) -> list[JobView]:
+    """See `Reader.jobs`."""
+    newest_first = sorted(tables.by_ref.values(), key=lambda job: job.submitted_at, reverse=True)
+    found = (job for job in newest_first if _is_meant(job, where))
+    return [job.view() for job in islice(found, where.limit)]
+
+
+def _is_meant(job: Job, where: JobFilter) -> bool:
+    if where.open_only and job.finished_at is not None:
+        return False
+    if where.states is not None and job.state not in where.states:
+        return False
+    if where.submitted_after is not None and job.submitted_at < where.submitted_after:
+        return False
+    return all(
+        getattr(where, name) in {None, getattr(job, name)}
+        for name in ("vo", "user_dn", "cred_id", "source_se", "dest_se")
+    )
+
+
+def files(tables: Tables, job: Job) -> list[FileView]:
+    """The transfers of a job in the order submitted."""
+    return [row.view() for row in tables.rows(job)]
+
+
+def jobs_by_id(
+    tables: Tables, job_ids: Sequence[JobId], *, with_files: bool
+) -> dict[JobId, tuple[JobView, list[FileView]]]:
+    """See `Reader.jobs_by_id`."""
+    found = {}
+    for job_id in job_ids:
+        job = tables.by_id.get(job_id)
+        if job is not None:
+            found[job_id] = job.view(), files(tables, job) if with_files else []
+    return found
+
+
+def attempts(tables: Tables, job_id: JobId, file_id: FileId) -> list[AttemptView]:
+    """See `Reader.attempts`."""
+    row = tables.find(file_id)
+    if row.job.job_id != job_id:
+        raise NotFound(f"transfer {file_id} does not belong to job {job_id}")
+    return list(row.attempts or ())
+
+
+def events(tables: Tables, after: int, limit: int, job_id: JobId | None) -> list[StoredEvent]:
+    """See `Reader.events`."""
+    if not tables.events:
+        return []
+    start = max(after + 1 - tables.events[0].seq, 0)
+    if job_id is None:
+        return tables.events[start : start + limit]
+    found = (event for event in islice(tables.events, start, None) if event.job_id == job_id)
+    return list(islice(found, limit))
+
+
+def last_event(tables: Tables) -> int:
+    """See `Reader.last_event`."""
+    return tables.events[-1].seq if tables.events else 0
+
+
+def counts(tables: Tables) -> list[LinkCount]:
+    """See `Reader.counts`."""
+    found: Counter[tuple[Queue, FileState]] = Counter()
+    for job in tables.by_ref.values():
+        found.update((row.queue, row.state) for row in tables.rows(job))
+    return [
+        LinkCount(
+            source_se=queue.source_se,
+            dest_se=queue.dest_se,
+            vo=queue.vo,
+            activity=queue.activity,
+            state=state,
+            n=n,
+        )
+        for (queue, state), n in sorted(found.items(), key=lambda item: (item[0][0].id, item[0][1]))
+    ]

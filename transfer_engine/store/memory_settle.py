@@ -1,0 +1,144 @@
+"""Apply changes in memory: compare-and-set on (state, epoch), job counts, the next replica or hop, the outbox."""
+
+from __future__ import annotations
+
+from transfer_engine.model import Applied, AttemptView, Change, Queue, Shift
+from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobState, JobType, roll_up, step
+from transfer_engine.store.memory_rows import Job, Row
+from transfer_engine.store.memory_tables import Tables
+from transfer_engine.store.settle import DETAILS_REASON
+
+
+def apply(tables: Tables, change: Change) -> Applied:
+    """See `Store.apply`."""
+    row = tables.driven.get(change.file_id) or _not_driven(tables, change)
+    if row is None or row.epoch != change.epoch:
+        return Applied(won=False)
+    if row.state not in change.expect:
+        return Applied(won=False, state=row.state)
+    after = step(row.state, change.event)
+    follower = _follower(tables, change) if change.activate_next else None
+    reason = change.failure.reason if change.failure else None
+    if change.failure is not None and change.event in {Event.RETRY, Event.FAIL}:
+        _remember_attempt(row, change, reason or "")
+    job, shifts = row.job, []
+    _write(tables, row, change, after)
+    tables.tell(change.at, job.job_id, row.id, after, reason)
+    if after is FileState.SUBMITTED:
+        shifts += _wait(tables, row)
+    closes = after in {FileState.FINISHED, FileState.FAILED}
+    if follower is not None:
+        shifts += activate(tables, follower, change.at, dest_owned=change.dest_owned)
+        # A replica that failed leaves its file open for the next one; a hop that finished is done.
+        closes = closes and after is FileState.FINISHED
+    ended = False
+    if closes:
+        n = int(after is FileState.FINISHED)
+        ended = settle_job(tables, job, change.at, n_finished=n, n_failed=1 - n, queue=row.queue)
+    elif after in TERMINAL and job.state in JOB_TERMINAL:
+        tables.ended(job)
+    return Applied(won=True, shifts=tuple(shifts), state=after, job_ended=ended)
+
+
+def _not_driven(tables: Tables, change: Change) -> Row | None:
+    place = tables.place(change.file_id)
+    return None if place is None else tables.row(*place)
+
+
+def _follower(tables: Tables, change: Change) -> Row:
+    place = tables.place(change.file_id + 1)
+    assert place is not None, "a transfer that is followed has a next one in its job"
+    row = tables.row(*place)
+    step(row.state, Event.ACTIVATE)
+    return row
+
+
+def _write(tables: Tables, row: Row, change: Change, after: FileState) -> None:
+    if row.state in DRIVEN and after not in DRIVEN:
+        tables.let_go(row)
+    elif row.is_ready():
+        tables.leave(row)
+    if row.dest_owned and row.state is FileState.SUBMITTED:
+        tables.forget_remains(row)
+    row.state = after
+    row.n_failed += change.charge
+    row.retry_at = change.retry_at
+    row.dest_owned = change.dest_owned
+    if change.started_at is not None:
+        row.started_at = change.started_at
+    row.finished_at = change.at if after in TERMINAL else None
+    row.done = change.done
+    if change.done is not None:
+        row.failure = None
+    elif change.failure is not None:
+        row.failure = change.failure
+
+
+def _wait(tables: Tables, row: Row) -> list[Shift]:
+    """A transfer waits again: what became ready of it."""
+    if row.dest_owned:
+        tables.remember_remains(row)
+    if row.retry_at is not None:
+        tables.delay(row, row.retry_at)
+        return []
+    shift = tables.enter(row)
+    return [] if shift is None else [shift]
+
+
+def activate(tables: Tables, row: Row, at: float, *, dest_owned: bool) -> list[Shift]:
+    """A further replica or hop gets its turn; what an earlier attempt left lies where it is to go."""
+    row.state = step(row.state, Event.ACTIVATE)
+    row.dest_owned = dest_owned
+    tables.tell(at, row.job.job_id, row.id, row.state)
+    return _wait(tables, row)
+
+
+def _remember_attempt(row: Row, change: Change, reason: str) -> None:
+    view = AttemptView(file_id=row.id, epoch=change.epoch, at=change.at, reason=reason, owner=row.owner)
+    if row.attempts is None:
+        row.attempts = []
+    row.attempts.append(view)
+
+
+def settle_job(
+    tables: Tables,
+    job: Job,
+    at: float,
+    *,
+    n_finished: int = 0,
+    n_failed: int = 0,
+    n_canceled: int = 0,
+    queue: Queue | None = None,
+) -> bool:
+    """Add up what ended and set the state of its job; True when the job is over by it.
+
+    Args: queue: the one that delivered last.
+    """
+    job.n_finished += n_finished
+    job.n_failed += n_failed
+    job.n_canceled += n_canceled
+    if job.state in JOB_TERMINAL:
+        tables.ended(job)
+        return False
+    state = roll_up(
+        job.job_type,
+        n_files=job.n_files,
+        n_finished=job.n_finished,
+        n_failed=job.n_failed,
+        n_canceled=job.n_canceled,
+        begun=job.state is not JobState.SUBMITTED,
+    )
+    if state is job.state:
+        return False
+    job.state = state
+    over = state in JOB_TERMINAL
+    if over:
+        job.finished_at = at
+        job.reason = None if state is JobState.FINISHED else DETAILS_REASON
+        if job.job_type is JobType.REPLICAS and state is JobState.FINISHED and queue is not None:
+            # FTS shows the storage that delivered as the source of a job with replicas.
+            job.source_se = queue.source_se
+    tables.tell(at, job.job_id, None, state, job.reason if over else None)
+    if over:
+        tables.ended(job)
+    return over
