@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.sql import Select
 
 from transfer_engine.errors import NotFound
-from transfer_engine.model import AttemptView, FileId, FileView, JobId, JobView, StoredEvent
-from transfer_engine.states import FileState
+from transfer_engine.model import AttemptView, FileId, FileView, JobId, JobView, Position, StoredEvent
+from transfer_engine.states import FileState, JobType
 from transfer_engine.store import rows
 from transfer_engine.store.api import JobFilter, LinkCount
-from transfer_engine.store.tables import attempts, events, jobs, queues, transfers
+from transfer_engine.store.tables import DRIVEN_SQL, READY_SQL, attempts, events, jobs, queues, transfers
+from transfer_engine.submission import SOURCES_MAX
 
 _IDS_PER_QUERY: Final = 500
 """Well below the number of variables that any SQLite allows in one statement."""
@@ -134,3 +135,46 @@ def counts(connection: Connection) -> list[LinkCount]:
         )
         for row in found
     ]
+
+
+def position(connection: Connection, file_id: FileId) -> Position:
+    """Where a waiting transfer stands. Raises: NotFound."""
+    row = connection.execute(
+        select(transfers, jobs.c.job_type, jobs.c.held)
+        .select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref))
+        .where(transfers.c.id == file_id)
+    ).one_or_none()
+    if row is None:
+        msg = f"transfer {file_id} does not exist"
+        raise NotFound(msg)
+    n_before, bytes_before = 0, 0
+    if row.state in {FileState.SUBMITTED, FileState.NOT_USED}:
+        n_before, bytes_before = connection.execute(
+            select(func.count(), func.coalesce(func.sum(transfers.c.size_bytes), 0)).where(
+                transfers.c.queue_id == row.queue_id,
+                transfers.c.priority == row.priority,
+                transfers.c.id < file_id,
+                text(READY_SQL),
+            )
+        ).one()
+    driver = connection.execute(
+        select(transfers.c.id).where(transfers.c.dest_key == row.dest_key, transfers.c.id != file_id, text(DRIVEN_SQL))
+    ).scalar()
+    return Position(
+        n_before=n_before,
+        bytes_before=int(bytes_before),
+        job_held=bool(row.held),
+        predecessor=_predecessor(connection, row) if row.state == FileState.NOT_USED else None,
+        dest_driven_by=None if driver is None else FileId(driver),
+    )
+
+
+def _predecessor(connection: Connection, row: Any) -> FileState | None:
+    """State of the hop before, or of the last replica before that was not cancelled."""
+    before = select(transfers.c.state).where(
+        transfers.c.id.between(row.id - SOURCES_MAX + 1, row.id - 1), transfers.c.job_ref == row.job_ref
+    )
+    if row.job_type != JobType.MULTIHOP:
+        before = before.where(transfers.c.file_index == row.file_index, transfers.c.state != FileState.CANCELED.value)
+    found = connection.execute(before.order_by(transfers.c.id.desc()).limit(1)).scalar()
+    return None if found is None else FileState(found)

@@ -21,7 +21,9 @@ from transfer_engine.model import (
     Applied,
     Assignment,
     AttemptView,
+    Ban,
     Change,
+    Choice,
     Claim,
     Failure,
     FileId,
@@ -29,10 +31,12 @@ from transfer_engine.model import (
     JobId,
     JobView,
     PlannedJob,
+    Position,
+    Reroute,
     Shift,
     StoredEvent,
 )
-from transfer_engine.store import queries, schema
+from transfer_engine.store import notes, queries, replicas, schema
 from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount
 from transfer_engine.store.books import Books
 from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire
@@ -113,6 +117,7 @@ class SqliteStore:
         self._expire = Expire(cancel)
         self._priority = SetPriority(self._books)
         self._hold = Hold(self._books)
+        self._reroute = replicas.ReRoute(self._books)
         self._promote = Promote(self._books)
         self._backlog = LoadBacklog(self._books)
 
@@ -209,6 +214,22 @@ class SqliteStore:
         """See `Store.hold`."""
         return cast("tuple[Shift, ...]", await self._writer.submit(self._hold, (job_id, held)))
 
+    async def put_ban(self, ban: Ban) -> None:
+        """See `Store.put_ban`."""
+        await self._writer.submit(notes.put_bans, ban)
+
+    async def lift_ban(self, endpoint: str, vo: str | None) -> bool:
+        """See `Store.lift_ban`."""
+        return cast("bool", await self._writer.submit(notes.lift_bans, (endpoint, vo)))
+
+    async def reroute(self, moves: Sequence[Reroute]) -> tuple[Shift, ...]:
+        """See `Store.reroute`."""
+        return cast("tuple[Shift, ...]", await self._writer.submit(self._reroute, moves))
+
+    async def keep(self, name: str, text: str) -> None:
+        """See `Store.keep`."""
+        await self._writer.submit(notes.keep_texts, (name, text))
+
     async def promote(self, now: float, limit: int) -> Backlog:
         """See `Store.promote`."""
         return cast("Backlog", await self._writer.submit(self._promote, (now, limit)))
@@ -224,6 +245,18 @@ class SqliteStore:
     async def backlog(self) -> Backlog:
         """See `Store.backlog`."""
         return cast("Backlog", await self._writer.submit(self._backlog, None))
+
+    async def bans(self) -> list[Ban]:
+        """See `Store.bans`."""
+        return await self._read(notes.ban_list)
+
+    async def kept(self, name: str) -> str | None:
+        """See `Store.kept`."""
+        return await self._read(notes.kept_text, name)
+
+    async def choices(self, limit: int) -> list[Choice]:
+        """See `Store.choices`."""
+        return await self._read(replicas.choices, limit)
 
     async def prune_events(self, keep: int) -> None:
         """See `Store.prune_events`."""
@@ -277,6 +310,10 @@ class SqliteStore:
     async def last_event(self) -> int:
         """See `Reader.last_event`."""
         return await self._read(queries.last_event)
+
+    async def position(self, file_id: FileId) -> Position:
+        """See `Reader.position`."""
+        return await self._read(queries.position, file_id)
 
     async def counts(self) -> list[LinkCount]:
         """See `Reader.counts`."""
