@@ -13,7 +13,7 @@ import xxhash
 
 from protocols import checksum as checksums
 from protocols.api import Mode
-from transfer_engine import urls
+from transfer_engine import selection, urls
 from transfer_engine.errors import Invalid
 from transfer_engine.model import (
     PRIORITY_MAX,
@@ -180,6 +180,7 @@ def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection
         raise Invalid(f"expected at most {SOURCES_MAX} sources", field=f"{where}.sources")
     _check_text(transfer.activity, f"{where}.activity")
     _check_text(transfer.selection_strategy, f"{where}.selection_strategy")
+    selection.check(transfer.selection_strategy, f"{where}.selection_strategy")
     if transfer.scitag is not None and not 0 < transfer.scitag <= SCITAG_MAX:
         raise Invalid(f"expected 1 to {SCITAG_MAX}, got {transfer.scitag}", field=f"{where}.scitag")
     if transfer.size_bytes is not None and not 0 <= transfer.size_bytes <= SIZE_MAX:
