@@ -22,6 +22,8 @@ from transfer_engine.errors import Invalid
 from transfer_engine.limits import LimitTable
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
+from transfer_engine.store import memory
+from transfer_engine.store.memory import MemoryStore
 from transfer_engine.store.sqlite import SqliteStore
 
 TPC: Final = {
@@ -47,7 +49,8 @@ class TransferEngine(Engine):
         """Nothing is opened before `async with`.
 
         Args:
-            database: path of a SQLite file, `sqlite:///path`, or `sqlite://` for one in memory; None: as in settings.
+            database: path of a SQLite file, `sqlite:///path`, `sqlite://` for one in memory, or `memory://` for
+                no database at all; None: as in settings.
             settings: None: the environment's (`TRANSFER_ENGINE_…`) and defaults.
             adapters: who speaks to storages; None: HTTP/WebDAV.
             deps: clock, chance and ids; None: the real ones.
@@ -57,9 +60,7 @@ class TransferEngine(Engine):
         """
         settings = settings or Settings()
         deps = deps or Deps()
-        store = SqliteStore(
-            database_url(database or settings.database), incarnation=deps.new_id(), now=deps.clock.now, inline=inline
-        )
+        store = store_of(database_url(database or settings.database), deps, inline=inline)
         registry = Registry(adapters if adapters is not None else storages(settings))
         tools = Tools(
             adapters=registry,
@@ -85,6 +86,13 @@ class TransferEngine(Engine):
             grace_s=settings.service.grace_s if database or settings.database != "sqlite://" else 0.0,
             threads=not inline,
         )
+
+
+def store_of(url: str, deps: Deps, *, inline: bool) -> SqliteStore | MemoryStore:
+    """The store that a URL names. Raises: Invalid: there is none."""
+    if url.startswith(memory.URL):
+        return MemoryStore.of(url, incarnation=deps.new_id(), now=deps.clock.now)
+    return SqliteStore(url, incarnation=deps.new_id(), now=deps.clock.now, inline=inline)
 
 
 def database_url(database: str) -> str:

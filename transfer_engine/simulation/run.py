@@ -23,6 +23,7 @@ from transfer_engine.simulation.result import Result
 from transfer_engine.simulation.scenario import Scenario
 from transfer_engine.simulation.series import Series
 from transfer_engine.simulation.storages import SimulatedStorages
+from transfer_engine.store.memory import SIMULATION_URL
 from transfer_engine.testing import deps, run_virtual
 from transfer_engine.wiring import TransferEngine
 
@@ -51,7 +52,7 @@ OnSample = Callable[[float, int, int], None]
 
 def real_engine(storages: SimulatedStorages, settings: Settings, given: Deps) -> TransferEngine:
     """The engine itself, with its queue in memory."""
-    return TransferEngine("sqlite://", settings=settings, adapters=[storages], deps=given, inline=True)
+    return TransferEngine(SIMULATION_URL, settings=settings, adapters=[storages], deps=given, inline=True)
 
 
 def simulate(

@@ -9,8 +9,10 @@ need not survive the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final, Self
+from urllib.parse import parse_qsl
 
-from transfer_engine.errors import StoreLocked, StoreUnavailable
+from transfer_engine.errors import Invalid, StoreLocked, StoreUnavailable
 from transfer_engine.model import (
     Applied,
     Assignment,
@@ -35,8 +37,10 @@ from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, Li
 from transfer_engine.store.cancel import BY_USER, CancelRequest
 from transfer_engine.store.memory_tables import Tables
 
-URL = "memory://"
+URL: Final = "memory://"
 """What names this store where others are named by the URL of a database."""
+SIMULATION_URL: Final = f"{URL}?events=no&jobs=1000"
+"""One that forgets what is over, so that millions of transfers fit."""
 
 
 class MemoryStore:
@@ -63,6 +67,21 @@ class MemoryStore:
         self.tables = tables if tables is not None else Tables(events=events, jobs_keep=jobs_keep)
         self._incarnation = incarnation
         self._opened = False
+
+    @classmethod
+    def of(cls, url: str, *, incarnation: str, now: Callable[[], float]) -> Self:
+        """The store of a URL: `memory://`, with `?events=no`, `?jobs=N` (`jobs_keep`) or both joined by `&`.
+
+        Raises: Invalid: it says something else.
+        """
+        options = dict(parse_qsl(url.removeprefix(URL).removeprefix("?"), keep_blank_values=True))
+        events, jobs = options.pop("events", "yes"), options.pop("jobs", None)
+        well = events in {"yes", "no"} and (jobs is None or jobs.isdecimal())
+        if not url.startswith(URL) or options or not well or (url != URL and not url.startswith(f"{URL}?")):
+            raise Invalid(f"{url!r} is not {URL}, nor {URL}?events=no&jobs=N", field="database")
+        return cls(
+            incarnation=incarnation, now=now, events=events == "yes", jobs_keep=None if jobs is None else int(jobs)
+        )
 
     # Life cycle
 
