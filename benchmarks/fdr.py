@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-HOUR = 3600
+from benchmarks.scenario_parts import HOUR, rate
+
 PROVENANCE = {
     "endpoints": "names: the talk; bandwidths, latencies, overheads: constructed",
     "pipes": "that the pipe of LAPP filled: the talk; its width and outside traffic: constructed",
@@ -133,12 +134,6 @@ def stream(
         "size": {"kind": "fixed", "bytes": mean_bytes},
         "route": {"sources": sources, "destinations": destinations},
     }
-
-
-def rate(files: int, start_h: float, window_h: float, batch: int = 1, spread: str = "even") -> dict[str, Any]:
-    """So many files spread over a window."""
-    span = {"from_s": start_h * HOUR, "to_s": (start_h + window_h) * HOUR}
-    return {"kind": "rate", "files": files, **span, "batch": batch, "spread": spread}
 
 
 def streams() -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Write benchmarks/scenarios/: the rehearsal and its variants, larger streams, and adversarial ones.
 
-    python benchmarks/make_scenarios.py [DIRECTORY]
+    python -m benchmarks.make_scenarios [DIRECTORY]
 
 Which numbers of the rehearsal are the talk's and which are constructed is said in fdr.py and in the files'
 own `provenance`. All numbers of the adversarial scenarios are constructed.
@@ -13,33 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fdr import EVERY, HOUR, fdr, rate
+from benchmarks import random_scenarios, sharing_scenarios, storage_scenarios
+from benchmarks.fdr import EVERY, fdr
+from benchmarks.scenario_parts import GB, HOUR, at_once, rate, scenario, storage, work
 
-GB = 1_000_000_000
 SITES = [f"site{n:02}" for n in range(1, 14)]
-
-
-def storage(bytes_s: int, **more: Any) -> dict[str, Any]:
-    return {"in_bytes_s": bytes_s, "out_bytes_s": bytes_s, "latency_s": 0.02, "overhead_s": 0.2, **more}
-
-
-def work(name: str, arrivals: dict[str, Any], n_bytes: int, sources: list[str], destinations: list[str], **more: Any):
-    return {
-        "name": name,
-        "vo": more.pop("vo", name),
-        **more,
-        "arrivals": arrivals,
-        "size": more.pop("size", None) or {"kind": "fixed", "bytes": n_bytes},
-        "route": {"sources": sources, "destinations": destinations},
-    }
-
-
-def at_once(files: int, at_s: float = 0) -> dict[str, Any]:
-    return {"kind": "at-once", "files": files, "at_s": at_s}
-
-
-def scenario(name: str, description: str, **parts: Any) -> dict[str, Any]:
-    return {"name": name, "description": description, "provenance": {"all": "constructed"}, "seed": 1, **parts}
 
 
 def dead_destination(*, dead: bool = True) -> dict[str, Any]:
@@ -222,6 +200,9 @@ SCENARIOS = {
     "flapping-link": flapping_link,
     "single-disk": single_disk,
     "shared-pipe": shared_pipe,
+    **storage_scenarios.SCENARIOS,
+    **sharing_scenarios.SCENARIOS,
+    **random_scenarios.SCENARIOS,
 }
 
 
