@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Link
 from transfer_engine.shares import ShareTable
+from transfer_engine.simulation.namespace import endpoint
 from transfer_engine.simulation.oracle import Service, Sharer
 
 
@@ -156,11 +157,14 @@ class Fairness:
         }
         return _comparable(groups, _by_vo(self._hungry))
 
+    def _weight(self, host: str, vo: str) -> float:
+        return self.shares.of_vo(vo, self.shares.group("*", endpoint(host)))
+
     def _deviate(self, look: Look) -> None:
         for (host,), vos in self._vos():
             running = {vo: sum(s.running for key, s in look.services.items() if key[:2] == (host, vo)) for vo in vos}
-            total, weight = sum(running.values()), sum(map(self.shares.of_vo, vos))
-            worst = max(abs(n - total * self.shares.of_vo(vo) / weight) for vo, n in running.items())
+            total, weight = sum(running.values()), sum(self._weight(host, vo) for vo in vos)
+            worst = max(abs(n - total * self._weight(host, vo) / weight) for vo, n in running.items())
             self.deviation = max(self.deviation, worst)
 
     def _close(self, look: Look) -> None:
@@ -168,8 +172,8 @@ class Fairness:
         for (host,), vos in self._vos():
             got = [(self._got(look, [k for k in look.services if k[:2] == (host, vo)]), vo) for vo in vos]
             where = f"{host} from {self._began_s:.0f} s: {', '.join(vos)}"
-            self.vos.add(jain([account.slot_s / self.shares.of_vo(vo) for account, vo in got]), where)
-            self.vo_bytes.add(jain([account.n_bytes / self.shares.of_vo(vo) for account, vo in got]), where)
+            self.vos.add(jain([account.slot_s / self._weight(host, vo) for account, vo in got]), where)
+            self.vo_bytes.add(jain([account.n_bytes / self._weight(host, vo) for account, vo in got]), where)
         for (host, vo), activities in _comparable({key: key[:2] for key in hungry}, dict(hungry.items())):
             slots = [
                 self._got(look, [(host, vo, name)]).slot_s / self.shares.of_activity(vo, name) for name in activities

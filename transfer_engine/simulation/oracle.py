@@ -12,7 +12,7 @@ from typing import Final
 import xxhash
 
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Link
+from transfer_engine.model import Link, Place
 from transfer_engine.simulation.arrivals import Stream
 from transfer_engine.simulation.namespace import SimPath, endpoint
 
@@ -87,6 +87,8 @@ class Oracle:
     outbound: Counter[str] = field(default_factory=Counter)
     links: Counter[tuple[str, str]] = field(default_factory=Counter)
     total: int = 0
+    of_vos: Counter[Place] = field(default_factory=Counter)
+    """Of VOs on endpoints where these are limited."""
     most: Counter[str] = field(default_factory=Counter)
     """Highest concurrency seen, by `in NAME`, `out NAME`, `SOURCE > DESTINATION`, `all`."""
     overshoot: int = 0
@@ -159,6 +161,8 @@ class Oracle:
         if self.closed:
             return
         self._count(source.host, destination, 1)
+        if self.limits.vos:
+            self._count_vo(source, destination, 1)
         self.service(source, destination).change(1, now)
         self._check(source.host, destination)
 
@@ -167,6 +171,8 @@ class Oracle:
         if self.closed:
             return
         self._count(source.host, destination, -1)
+        if self.limits.vos:
+            self._count_vo(source, destination, -1)
         self.service(source, destination).change(-1, now)
 
     def copied(self, source: SimPath, destination: str, now: float) -> None:
@@ -218,6 +224,12 @@ class Oracle:
         self.inbound[destination] += n
         self.outbound[source] += n
         self.links[source, destination] += n
+
+    def _count_vo(self, source: SimPath, destination: str, n: int) -> None:
+        vo = self._by_name[source.stream].vo
+        for place in (Place("vo-out", endpoint(source.host), vo), Place("vo-in", endpoint(destination), vo)):
+            self.of_vos[place] += n
+            self.overshoot = max(self.overshoot, self.of_vos[place] - self.limits.at(place))
 
     def _check(self, source: str, destination: str) -> None:
         sides = (
