@@ -66,13 +66,29 @@ def sentence(ban: Ban, endpoint: str | None = None) -> str:
     parts = [f"{endpoint or ban.endpoint} is banned"]
     if ban.vo is not None:
         parts.append(f"for VO {ban.vo}")
-    parts += [f"by {ban.by}", f"since {_instant(ban.since)}"]
+    parts += [f"by {ban.by}", f"since {instant(ban.since)}"]
     if ban.until is not None:
-        parts.append(f"until {_instant(ban.until)}")
+        parts.append(f"until {instant(ban.until)}")
     return " ".join(parts) + (f": {ban.message}" if ban.message else "")
 
 
-def _instant(at: float) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserBan:
+    """An operator's order to take nothing more from a user."""
+
+    user_dn: str
+    message: str
+    by: str
+    since: float
+
+    def sentence(self) -> str:
+        """One sentence that begins as FTS's does."""
+        text = f"The user has been banned by {self.by} since {instant(self.since)}"
+        return f"{text}: {self.message}" if self.message else text
+
+
+def instant(at: float) -> str:
+    """An instant for people, UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
