@@ -52,7 +52,7 @@ LOCAL: Final = Caller(
     vos=("local",),
     delegation_id=hashlib.sha1(b"local", usedforsecurity=False).hexdigest()[:16],
     method="local",
-    levels=(("transfer", "all"), ("deleg", "all")),
+    levels=(("transfer", "all"), ("deleg", "all"), ("config", "all")),
 )
 
 
