@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,8 +50,10 @@ _SET: Final = (
     )
 )
 
-
 _DISOWN: Final = update(transfers).where(transfers.c.id == bindparam("file")).values(owner="", copying=1)
+
+_KEYS_PER_QUERY: Final = 500
+"""Well below the number of variables that any SQLite allows in one statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class CancelJobs:
                 states=self._states(connection, job.ref, request.file_ids),
             )
         affected = self._affected(connection, job, request)
-        leftovers = self._leftovers(connection, affected)
+        leftovers = find_leftovers(connection, affected)
         canceled = self._write(connection, job, request, affected, leftovers)
         if request.file_ids is None and request.failure is BY_USER:
             connection.execute(update(jobs).where(jobs.c.ref == job.ref).values(cancel_requested=1))
@@ -103,21 +105,6 @@ class CancelJobs:
             leftovers=bool(leftovers),
             states=self._states(connection, job.ref, request.file_ids),
         )
-
-    @staticmethod
-    def _leftovers(connection: Connection, affected: Sequence[Any]) -> frozenset[int]:
-        """Waiting transfers whose earlier attempt may have left a file: it has to go before they are over.
-
-        They become CANCELING without an owner, for `take_over` to find. Where another transfer drives
-        the same destination by now, what lies there is its business.
-        """
-        owned = {r.dest_key: r.id for r in affected if r.state == FileState.SUBMITTED and r.dest_owned}
-        if not owned:
-            return frozenset()
-        driven = connection.execute(
-            select(transfers.c.dest_key).where(transfers.c.dest_key.in_(list(owned)), text(DRIVEN_SQL))
-        ).scalars()
-        return frozenset(owned.values()) - {owned[key] for key in driven}
 
     @staticmethod
     def _affected(connection: Connection, job: Any, request: CancelRequest) -> list[Any]:
@@ -159,35 +146,8 @@ class CancelJobs:
     ) -> tuple[Shift, ...]:
         if not affected:
             return ()
-        failure = dump_failure(request.failure)
-        writes, news = [], []
         gone = Tally()
-        for row in affected:
-            after = FileState.CANCELING if row.id in leftovers else step(FileState(row.state), Event.CANCEL)
-            over = after is FileState.CANCELED
-            writes.append(
-                {
-                    "file": row.id,
-                    "state_": after.value,
-                    "finished_": request.now if over else None,
-                    "failure_": failure,
-                }
-            )
-            news.append(
-                {
-                    "at": request.now,
-                    "kind": "transfer",
-                    "job_id": job.job_id,
-                    "file_id": row.id,
-                    "state": after.value,
-                    "reason": request.failure.reason,
-                }
-            )
-            if row.state == FileState.SUBMITTED and row.retry_at is None:
-                gone.add(row.queue_id, row.priority, -1, row.size_bytes)
-        connection.execute(_SET, writes)
-        if leftovers:
-            connection.execute(_DISOWN, [{"file": file_id} for file_id in sorted(leftovers)])
+        news = end_rows(connection, {job.job_id: affected}, leftovers, request, {job.job_id: gone})
         delta = JobDelta(canceled=len({row.file_index for row in affected}))
         settle_jobs(connection, self._books, {job.ref: delta}, at=request.now, news=news)
         connection.execute(insert(events), news)
@@ -205,6 +165,66 @@ class CancelJobs:
             select(transfers.c.id, transfers.c.state).where(transfers.c.job_ref == ref).order_by(transfers.c.id)
         )
         return tuple((FileId(row.id), FileState(row.state)) for row in rows if row.id in wanted)
+
+
+def find_leftovers(connection: Connection, affected: Sequence[Any]) -> frozenset[int]:
+    """Waiting transfers whose earlier attempt may have left a file: it has to go before they are over.
+
+    They become CANCELING without an owner, for `take_over` to find. Where another transfer drives
+    the same destination by now, what lies there is its business.
+    """
+    owned = {r.dest_key: r.id for r in affected if r.state == FileState.SUBMITTED and r.dest_owned}
+    keys = list(owned)
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        part = keys[start : start + _KEYS_PER_QUERY]
+        driven = select(transfers.c.dest_key).where(transfers.c.dest_key.in_(part), text(DRIVEN_SQL))
+        for key in connection.execute(driven).scalars():
+            del owned[key]
+    return frozenset(owned.values())
+
+
+def end_rows(
+    connection: Connection,
+    affected: Mapping[str, Sequence[Any]],
+    leftovers: frozenset[int],
+    request: CancelRequest,
+    gone: Mapping[str, Tally],
+) -> list[dict[str, Any]]:
+    """Cancel rows of some jobs, whose ids are the keys; what is not ready any more goes to their tallies.
+
+    Returns: the news of it, to be written with those of the jobs.
+    """
+    failure = dump_failure(request.failure)
+    writes: list[dict[str, Any]] = []
+    news: list[dict[str, Any]] = []
+    for job_id, rows in affected.items():
+        for row in rows:
+            after = FileState.CANCELING if row.id in leftovers else step(FileState(row.state), Event.CANCEL)
+            over = after is FileState.CANCELED
+            writes.append(
+                {
+                    "file": row.id,
+                    "state_": after.value,
+                    "finished_": request.now if over else None,
+                    "failure_": failure,
+                }
+            )
+            news.append(
+                {
+                    "at": request.now,
+                    "kind": "transfer",
+                    "job_id": job_id,
+                    "file_id": row.id,
+                    "state": after.value,
+                    "reason": request.failure.reason,
+                }
+            )
+            if row.state == FileState.SUBMITTED and row.retry_at is None:
+                gone[job_id].add(row.queue_id, row.priority, -1, row.size_bytes)
+    connection.execute(_SET, writes)
+    if leftovers:
+        connection.execute(_DISOWN, [{"file": file_id} for file_id in sorted(leftovers)])
+    return news
 
 
 def _of_route(found: Sequence[Any], rows: Sequence[Any], request: CancelRequest) -> list[Any]:

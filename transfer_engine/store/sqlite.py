@@ -37,7 +37,7 @@ from transfer_engine.model import (
     StoredEvent,
 )
 from transfer_engine.store import notes, queries, replicas, schema
-from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount
+from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.books import Books
 from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire
 from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
@@ -45,6 +45,7 @@ from transfer_engine.store.insert import Insert
 from transfer_engine.store.settle import ApplyChanges
 from transfer_engine.store.tables import engines, events
 from transfer_engine.store.waiting import Hold, LoadBacklog, Promote, SetPriority
+from transfer_engine.store.withdraw import Search, Withdraw, Withdrawal
 from transfer_engine.store.writer import Writer
 
 T = TypeVar("T")
@@ -117,6 +118,8 @@ class SqliteStore:
         self._expire = Expire(cancel)
         self._priority = SetPriority(self._books)
         self._hold = Hold(self._books)
+        self._search = Search()
+        self._withdraw = Withdraw(self._books)
         self._reroute = replicas.ReRoute(self._books)
         self._promote = Promote(self._books)
         self._backlog = LoadBacklog(self._books)
@@ -221,6 +224,18 @@ class SqliteStore:
     async def lift_ban(self, endpoint: str, vo: str | None) -> bool:
         """See `Store.lift_ban`."""
         return cast("bool", await self._writer.submit(notes.lift_bans, (endpoint, vo)))
+
+    async def cancel_waiting(self, where: WaitingFilter, now: float, limit: int, failure: Failure) -> list[Canceled]:
+        """See `Store.cancel_waiting`."""
+        # The search may take long: it must not hold up what is written.
+        before: list[int] = []
+        while (refs := await self._read(self._search, where, limit)) and refs != before:
+            request = Withdrawal(refs, where, now, failure)
+            if done := cast("list[Canceled]", await self._writer.submit(self._withdraw, request)):
+                return done
+            # All of them have begun, or ended, since they were found.
+            before = refs
+        return []
 
     async def reroute(self, moves: Sequence[Reroute]) -> tuple[Shift, ...]:
         """See `Store.reroute`."""
