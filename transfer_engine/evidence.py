@@ -33,6 +33,8 @@ class Window:
     moved_bytes: float = 0.0
     slot_s: float = 0.0
     n_reports: int = 0
+    sizes: float = 0.0
+    n_sizes: int = 0
     others: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     """End → (active · seconds, bytes, slot seconds) of the other links there."""
 
@@ -43,6 +45,9 @@ class Window:
         self.moved_bytes += sample.moved_bytes
         self.slot_s += sample.slot_s
         self.n_reports += sample.n_reports
+        if sample.size_bytes is not None:
+            self.sizes += sample.size_bytes * sample.n_reports
+            self.n_sizes += sample.n_reports
         for end in others:
             active_s, n_bytes, slot_s = self.others.get(end.name, (0.0, 0.0, 0.0))
             active_s += end.active * sample.span_s
@@ -65,22 +70,79 @@ class Window:
 
     def seen(self) -> Seen:
         """What is kept of it."""
-        return Seen(self.rate, self.active, {name: _end(row, self.span_s) for name, row in self.others.items()})
+        size = self.sizes / self.n_sizes if self.n_sizes else 0.0
+        return Seen(self.rate, self.active, size, {name: self._end(*row) for name, row in self.others.items()})
 
-
-def _end(row: tuple[float, float, float], span_s: float) -> tuple[float, float]:
-    active_s, n_bytes, slot_s = row
-    return active_s / span_s if span_s else 0.0, n_bytes / slot_s if slot_s else 0.0
+    def _end(self, active_s: float, n_bytes: float, slot_s: float) -> tuple[float, float]:
+        return active_s / self.span_s if self.span_s else 0.0, n_bytes / slot_s if slot_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The result of a window."""
+    """The result of a window; `size` is the mean in bytes, 0 when nobody knows."""
 
     rate: float
     active: float
+    size: float = 0.0
     others: dict[str, tuple[float, float]] = field(default_factory=dict)
     """End of a link → (others active there, bytes per second of one of them)."""
+
+    def blend(self, newer: Seen, part: float) -> Seen:
+        """Moved towards a newer window of the same level."""
+        return Seen(
+            self.rate + part * (newer.rate - self.rate),
+            newer.active,
+            self.size + part * (newer.size - self.size),
+            newer.others,
+        )
+
+    def ratio(self, before: Seen) -> float:
+        """Goodput against `before`'s."""
+        return self.rate / before.rate if before.rate else 2.0
+
+
+def rate_text(bytes_s: float) -> str:
+    """A rate in words."""
+    for unit, factor in (("GB/s", 1e9), ("MB/s", 1e6)):
+        if bytes_s >= factor:
+            return f"{bytes_s / factor:.3g} {unit}"
+    return f"{bytes_s / 1e3:.3g} kB/s"
+
+
+def went(before: Seen, seen: Seen, base: int, tried: int) -> str:
+    """What a step did, in words."""
+    way = "rose" if seen.rate > before.rate else "fell"
+    rates = f"goodput {way} from {rate_text(before.rate)} to {rate_text(seen.rate)}"
+    return f"{rates} when active went from {base} to {tried}"
+
+
+_SLOWED: Final = 0.85
+_FEW: Final = 0.25
+
+
+def bottleneck(before: Seen, seen: Seen) -> str | None:
+    """Why a link's trouble is not its own, in words; None: it is its own.
+
+    It is its own when others run at both ends and each of them is as fast as before.
+    """
+    for name, (active, each) in seen.others.items():
+        _, each_before = before.others.get(name, (0.0, 0.0))
+        if active < _FEW * seen.active or not each or not each_before:
+            return f"and too little else runs {name} to tell the link from the storage"
+        if each < _SLOWED * each_before:
+            return f"and the others {name} fell from {rate_text(each_before)} to {rate_text(each)} each as well"
+    return None
+
+
+def taken_from(before: Seen, seen: Seen) -> str:
+    """When a link gained what the others at one end lost, where the bottleneck is; else nothing."""
+    gained = seen.rate - before.rate
+    for name, (active, each) in seen.others.items():
+        active_before, each_before = before.others.get(name, (0.0, 0.0))
+        lost = active_before * each_before - active * each
+        if gained > 0 and lost >= 0.7 * gained:
+            return f", and the others {name} lost {rate_text(lost)}: the storage is the bottleneck, not the link"
+    return ""
 
 
 class SizeClass:

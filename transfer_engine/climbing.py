@@ -1,0 +1,345 @@
+"""How many copies one place runs best: a search along its goodput, one level at a time. Pure.
+
+A place ramps (doubling while goodput rises), seeks (small steps around the best level), and holds (looking at the
+neighbours ever more rarely). A fall of goodput that it did not cause makes it descend, an overload makes it retreat.
+A level counts only what ran at it: judging waits until the number active has come to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from transfer_engine.config import OptimizerSettings
+from transfer_engine.evidence import (
+    Ceiling,
+    Levels,
+    Seen,
+    SizeClass,
+    Window,
+    bottleneck,
+    rate_text,
+    taken_from,
+    went,
+)
+from transfer_engine.metering import Sample
+from transfer_engine.model import Place
+from transfer_engine.seeking import SAME, Search
+
+RISE: Final = 0.05
+"""Least gain of a large step that is worth another one."""
+FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.35
+"""Goodput against what was usual: once below the first, or twice beyond the others, and the place has changed."""
+ODD_MAX: Final = 2
+RETREAT: Final = 0.7
+NEARLY: Final = 0.75
+"""Part of the target that has to be active on average: slots of short copies are empty for a moment."""
+REPORTS_MIN: Final = 6
+CLEAN_MAX_S: Final = 60.0
+"""Longest window; what reports less often than that is judged by what there is."""
+HOLD_SMOOTHING: Final = 0.3
+COST_SHARE: Final = 0.01
+"""Part of the goodput that comparing with the neighbours may cost."""
+
+
+class Phase(StrEnum):
+    """What a place is doing."""
+
+    RAMP = "ramp"
+    DESCEND = "descend"
+    SEEK = "seek"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """One decision about one place."""
+
+    place: Place
+    at: float
+    before: int
+    after: int
+    reason: str
+    """A sentence with the numbers that led to it."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def _size_text(decade: int) -> str:
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if decade >= power:
+            return f"{10 ** (decade - power)} {unit}"
+    return f"{10**decade} bytes"
+
+
+class Climber:
+    """The search of one place."""
+
+    def __init__(self, place: Place, settings: OptimizerSettings) -> None:
+        self.place = place
+        self.settings = settings
+        self.target = self.base = settings.initial
+        self.phase = Phase.RAMP
+        self.reference: Seen | None = None
+        """What was seen at `base`."""
+        self.size = SizeClass()
+        self.levels = Levels(settings.memory_s)
+        self.ceiling = Ceiling()
+        self.probe_at, self.probe_wait_s = 0.0, settings.probe_s
+        self.window = Window()
+        self._flushed = False
+        self._first = True
+        """No level below `base` was measured in this ramp."""
+        self._search = Search(self.base, 0.0, 0)
+        self._search_at = 0.0
+        self._lost_s = 0.0
+        """What the trials of this search cost, in seconds of all the goodput."""
+        self._look_down = False
+        """Larger files have come: descend as soon as the present level is measured."""
+        self._odd = 0
+        """Windows in a row that were unusual: positive higher, negative lower."""
+
+    def is_settled(self, sample: Sample) -> bool:
+        """Whether the present level is what held transfers back, and has been reached."""
+        if sample.active > self.target + 0.5:
+            self.restart()
+            return False
+        return sample.peak >= self.target and sample.active >= NEARLY * self.target
+
+    def retreat(self, sample: Sample, now: float, words: str) -> Adjustment | None:
+        """The place is overloaded: fewer at once, and not so many again for a while."""
+        outage = not sample.moved_bytes and not sample.n_finished
+        running = min(self.target, max(1, round(sample.active)))
+        after = max(sample.lowest, self.target // 2 if outage else min(int(RETREAT * running), self.target - 1))
+        level = min(self.target, max(sample.peak, 1))
+        if not outage and level > sample.lowest:
+            # With nothing moving at all the storage is down, which says nothing of how many it can bear.
+            self.ceiling.hit(level, now, self.settings)
+        before, seen = self.target, Seen(0.0, sample.active)
+        self.begin(Phase.RAMP, before)
+        self.base = after
+        return self._go(after, now, f"{words}: {after} instead of {before}", seen)
+
+    def remix(self, sample: Sample, now: float, before: int) -> Adjustment | None:
+        """Files of another order of magnitude run now than those of `before`: look again."""
+        decade = self.size.decade or 0
+        words = f"the mean size went from about {_size_text(before)} to {_size_text(decade)}"
+        best = self.levels.best(decade, now, SAME)
+        if best is not None:
+            words, level = f"{words}, for which {best} was best", max(sample.lowest, min(best, sample.highest))
+            self.begin(Phase.HOLD, self.target)
+            return self._hold(now, level, None, words)
+        larger = decade > before and self.place.kind != "link"
+        self.begin(Phase.HOLD if larger else Phase.RAMP, self.target)
+        self._look_down = larger
+        return None
+
+    def judge(self, sample: Sample, now: float) -> Adjustment | None:
+        """Decide on the window so far."""
+        if self.window.generations < 1 or self.window.n_reports < min(REPORTS_MIN, 2 * self.target):
+            return None
+        match self.phase:
+            case Phase.RAMP:
+                return self._judge_ramp(sample, now)
+            case Phase.DESCEND:
+                return self._judge_descent(sample, now)
+            case Phase.SEEK:
+                return self._judge_trial(sample, now) if self._is_clean(2) else None
+            case Phase.HOLD:
+                return self._judge_hold(sample, now) if self._is_clean(2) else None
+
+    def bound(self, lowest: int, highest: int) -> None:
+        """Respect the configured bounds, which may have changed."""
+        within = max(1, lowest, min(self.target, highest))
+        if within != self.target:
+            self.begin(self.phase if self.phase is Phase.RAMP else Phase.HOLD, within)
+
+    def restart(self) -> None:
+        """Begin to measure anew."""
+        if self.window.span_s or self._flushed:
+            self.window, self._flushed = Window(), False
+
+    def begin(self, phase: Phase, target: int) -> None:
+        """Go to `target` and look from there, nothing being known."""
+        self.phase, self.target, self.base = phase, target, target
+        self.reference, self._first, self._odd = None, True, 0
+        self.restart()
+
+    def _is_clean(self, generations: float) -> bool:
+        """The window holds enough copies, or parts of them, and only such that began at this level."""
+        if not self._flushed:
+            self._flushed, self.window = True, Window()
+            return False
+        window = self.window
+        enough = window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN
+        return enough or (window.generations >= 1 and window.span_s >= CLEAN_MAX_S)
+
+    def _remember(self, seen: Seen, now: float) -> None:
+        self.levels.remember(self.size.decade or 0, self.target, seen.rate, now)
+        self.ceiling.passed(self.target)
+
+    def _judge_ramp(self, sample: Sample, now: float) -> Adjustment | None:
+        seen, before = self.window.seen(), self.reference
+        if before is None:
+            self._remember(seen, now)
+            return self._rise(sample, now, 2.0, f"goodput is {rate_text(seen.rate)} with {self.target}")
+        growth, ratio = self.target / self.base, seen.ratio(before)
+        # Copies that began earlier also report for the time when each had more: the ratio is at most this.
+        quick = not self._flushed and not 1 + RISE <= ratio < 1 + (growth - 1) / 2
+        if not quick and not self._is_clean(1):
+            return None
+        factor = 2.0 if quick else min(2.0, max(ratio, 1.25))
+        if ratio < 1 + RISE * min(growth - 1, 1):
+            return self._stop(sample, now, seen, before)
+        self._remember(seen, now)
+        self._first = False
+        taken = taken_from(before, seen)
+        return self._rise(sample, now, factor, f"{went(before, seen, self.base, self.target)}{taken}")
+
+    def _rise(self, sample: Sample, now: float, factor: float, words: str) -> Adjustment | None:
+        seen, cap = self.window.seen(), self.ceiling.cap(sample.highest, now)
+        if self.target >= cap:
+            return self._hold(now, min(self.target, cap), seen, f"{words}: {self._cap_words(sample, now)}")
+        if not sample.waiting:
+            self.window = Window()
+            return None
+        after = max(self.target + 1, round(self.target * factor))
+        if now < self.ceiling.until:
+            after = min(after, (self.target + cap + 1) // 2)
+        after = min(after, cap)
+        self.base, self.reference = self.target, seen
+        return self._go(after, now, f"{words}: try {after}", seen)
+
+    def _cap_words(self, sample: Sample, now: float) -> str:
+        if now < self.ceiling.until and self.ceiling.level is not None and self.ceiling.level <= sample.highest:
+            return f"{self.ceiling.level} were too many, not tried again for {self.ceiling.until - now:.0f} s"
+        return f"{sample.highest} is the configured limit"
+
+    def _stop(self, sample: Sample, now: float, seen: Seen, before: Seen) -> Adjustment | None:
+        """The last step up brought nothing."""
+        self._remember(seen, now)
+        tried, base, ratio = self.target, self.base, seen.ratio(before)
+        words = went(before, seen, base, tried)
+        if (elsewhere := bottleneck(before, seen)) is not None:
+            return self._hold(now, tried, seen, f"{words}, {elsewhere}: keep {tried}")
+        if ratio < 1 - RISE and self._first and base > sample.lowest:
+            self.phase = Phase.DESCEND
+            after = max(base // 2, sample.lowest)
+            return self._go(after, now, f"{words}: try {after}", seen)
+        if ratio > 1 + SAME:
+            self.base, self.reference = tried, seen
+        return self._seek(sample, now, max(1, (tried - base) // 4), words, {base: before.rate, tried: seen.rate})
+
+    def _judge_descent(self, sample: Sample, now: float) -> Adjustment | None:
+        seen, before = self.window.seen(), self.reference
+        assert before is not None, "a descent starts from a level that was measured"
+        # What began at the level before also reports for the time when each had less: the ratio is at least this.
+        same = seen.ratio(before) >= 1 - 2 * SAME
+        if not same and not self._is_clean(1):
+            return None
+        self._remember(seen, now)
+        words, base = went(before, seen, self.base, self.target), self.base
+        if same:
+            self.base, self.reference = self.target, seen
+            if self.target > sample.lowest:
+                after = max(sample.lowest, self.target // 2)
+                return self._go(after, now, f"{words}: try {after}", seen)
+        step = max(1, abs(base - self.target) // 4)
+        return self._seek(sample, now, step, words, {base: before.rate, self.target: seen.rate})
+
+    def _seek(self, sample: Sample, now: float, step: int, words: str, known: Mapping[int, float]) -> Adjustment | None:
+        """Look around the base in steps of `step`."""
+        assert self.reference is not None, "a search starts from a level that was measured"
+        self.phase, self._search_at, self._lost_s = Phase.SEEK, now, 0.0
+        up_only = self.place.kind == "link"
+        self._search = Search(self.base, self.reference.rate, step, up_only=up_only, seen=dict(known))
+        return self._next_trial(sample, now, self.reference, words)
+
+    def _next_trial(self, sample: Sample, now: float, seen: Seen, words: str) -> Adjustment | None:
+        cap = self.ceiling.cap(sample.highest, now) if sample.waiting else self.base
+        level = self._search.next(sample.lowest, cap)
+        if level is not None:
+            return self._go(level, now, f"{words}: try {level}", seen)
+        found = self._search
+        self.probe_wait_s = self.settings.probe_s if found.moved else 2 * self.probe_wait_s
+        self.probe_wait_s = min(max(self.probe_wait_s, self._lost_s / COST_SHARE), self.settings.probe_max_s)
+        return self._hold(now, found.base, self.reference, f"{words}: {found.base} is best")
+
+    def _judge_trial(self, sample: Sample, now: float) -> Adjustment | None:
+        seen, before = self.window.seen(), self.reference
+        assert before is not None, "a trial is compared with a level that was measured"
+        self._remember(seen, now)
+        words = went(before, seen, self.base, self.target)
+        self._lost_s += max(0.0, 1 - seen.ratio(before)) * (now - self._search_at)
+        self._search_at = now
+        if self._search.judge(self.target, seen.rate):
+            words += taken_from(before, seen)
+            self.base, self.reference = self.target, seen
+        return self._next_trial(sample, now, seen, words)
+
+    def _hold(self, now: float, level: int, seen: Seen | None, words: str) -> Adjustment | None:
+        self.phase, self.base, self.reference, self._odd = Phase.HOLD, level, seen, 0
+        self.probe_at = now + self.probe_wait_s
+        return self._go(level, now, words, seen, always=True)
+
+    def _judge_hold(self, sample: Sample, now: float) -> Adjustment | None:
+        seen, usual = self.window.seen(), self.reference
+        self.window = Window()
+        self._remember(seen, now)
+        if usual is None:
+            self.reference = seen
+            if self._look_down and self.target > sample.lowest:
+                return self._descend(sample, now, seen, f"goodput is {rate_text(seen.rate)} with {self.target}")
+            return None
+        # Small files move fewer bytes in the same time, which is nobody's fault.
+        ratio = seen.ratio(usual) / min(1.0, seen.size / usual.size if usual.size and seen.size else 1.0)
+        fell, rose = ratio < FALL_TWICE, seen.ratio(usual) > RISE_TWICE
+        self._odd = min(self._odd, 0) - 1 if fell else max(self._odd, 0) + 1 if rose else 0
+        if ratio < FALL_SURE or self._odd <= -ODD_MAX:
+            return self._fallen(sample, now, seen, usual)
+        if self._odd >= ODD_MAX:
+            return self._risen(sample, now, seen, usual)
+        if not self._odd:
+            self.reference = usual.blend(seen, HOLD_SMOOTHING)
+            if now >= self.probe_at:
+                words = f"goodput is {rate_text(self.reference.rate)} with {self.base}, a look at its neighbours"
+                return self._seek(sample, now, max(1, self.base // 16), words, {})
+        return None
+
+    def _fallen(self, sample: Sample, now: float, seen: Seen, usual: Seen) -> Adjustment | None:
+        """Goodput is down and the number active is not."""
+        self.levels.forget(self.size.decade or 0)
+        self.probe_wait_s = self.settings.probe_s
+        words = f"goodput fell from {rate_text(usual.rate)} to {rate_text(seen.rate)} with {self.target} all the time"
+        if (elsewhere := bottleneck(usual, seen)) is not None or self.target <= sample.lowest:
+            return self._hold(
+                now, self.target, seen, f"{words}, {elsewhere or 'the least allowed'}: keep {self.target}"
+            )
+        return self._descend(sample, now, seen, words)
+
+    def _descend(self, sample: Sample, now: float, seen: Seen, words: str) -> Adjustment | None:
+        self.phase, self.base, self.reference, self._look_down = Phase.DESCEND, self.target, seen, False
+        after = max(sample.lowest, self.target // 2)
+        return self._go(after, now, f"{words}: try {after}", seen)
+
+    def _risen(self, sample: Sample, now: float, seen: Seen, usual: Seen) -> Adjustment | None:
+        """Goodput is up and the number active is not."""
+        self.levels.forget(self.size.decade or 0)
+        self.probe_wait_s = self.settings.probe_s
+        words = f"goodput rose from {rate_text(usual.rate)} to {rate_text(seen.rate)} with {self.target} all the time"
+        self.phase, self._first = Phase.RAMP, False
+        cap = self.ceiling.cap(sample.highest, now)
+        if self.target >= cap or not sample.waiting:
+            return self._hold(now, self.target, seen, f"{words}: {self._cap_words(sample, now)}")
+        after = min(2 * self.target, cap)
+        self.base, self.reference = self.target, seen
+        return self._go(after, now, f"{words}: try {after}", seen)
+
+    def _go(self, after: int, now: float, reason: str, seen: Seen | None, *, always: bool = False) -> Adjustment | None:
+        before, self.target = self.target, after
+        self.restart()
+        if after == before and not always:
+            return None
+        numbers = {"goodput_bytes_s": seen.rate, "active": seen.active} if seen is not None else {}
+        return Adjustment(place=self.place, at=now, before=before, after=after, reason=reason, numbers=numbers)
