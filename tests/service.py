@@ -5,17 +5,20 @@ Its store is the real one, in memory; tests move transfers through it by hand.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from protocols.errors import Missing, Phase, Scope
 from transfer_engine import submission
+from transfer_engine.banning import Hooks, Moving
+from transfer_engine.clock import Deps
 from transfer_engine.config import ServiceSettings
+from transfer_engine.control import Control
 from transfer_engine.model import (
     Assignment,
     Change,
@@ -33,6 +36,8 @@ from transfer_engine.service.server import PARSING
 from transfer_engine.states import Event, FileState
 from transfer_engine.store.api import Canceled
 from transfer_engine.store.sqlite import SqliteStore
+
+T = TypeVar("T")
 
 NOW = 1_700_000_000.0
 """2023-11-14T22:13:20 UTC."""
@@ -60,6 +65,26 @@ class StandingEngine:
     """Raised by every question."""
     requests: list[JobRequest] = field(default_factory=list)
     n_ids: int = 0
+    moving: list[Moving] = field(default_factory=list)
+    canceled: list[Canceled] = field(default_factory=list)
+    """What the dispatcher would have been told to stop."""
+    control: Control = field(init=False)
+
+    def __post_init__(self) -> None:
+        hooks = Hooks(
+            on_caps=lambda: None,
+            on_shifts=lambda _: None,
+            on_canceled=self.canceled.append,
+            moving=lambda: self.moving,
+            write=self._write,
+        )
+        self.control = Control(store=self.store, reader=self.store, deps=Deps(clock=self.clock), hooks=hooks)
+
+    async def _write(self, write: Callable[[], Awaitable[T]], then: Callable[[T], None]) -> T:
+        self._check()
+        result = await write()
+        then(result)
+        return result
 
     @property
     def reader(self) -> Any:
@@ -80,6 +105,7 @@ class StandingEngine:
         new_id = f"00000000-0000-4000-8000-{self.n_ids:012}"
         job = submission.plan(request, now=self.clock.now(), new_id=new_id, schemes={"http", "https", "davs", "file"})
         self.requests.append(request)
+        self.control.check(job)
         return (await self.store.insert(job)).job_id
 
     async def cancel(self, job_id: JobId, file_ids: Sequence[FileId] | None = None) -> Canceled:
@@ -149,7 +175,7 @@ class Service:
         if isinstance(body, bytes):
             more.setdefault("headers", {"Content-Type": "application/json"})
         async with self.http.request(method, self.url + path, **more) as response:
-            return response.status, await response.json()
+            return response.status, None if response.status == 204 else await response.json()
 
     async def submit(self, *files: dict[str, Any], **params: Any) -> str:
         status, answer = await self.call("POST", "/jobs", {"files": list(files) or [file()], "params": params})

@@ -184,7 +184,7 @@ class Bans:
                 for canceled in done:
                     tell(canceled)
                     found.append(canceled.job_id)
-                if not done:
+                if not any(canceled.n_canceled for canceled in done):
                     break
         return found
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from transfer_engine.clock import Clock, SystemClock
 from transfer_engine.config import ServiceSettings
 from transfer_engine.service.boundary import boundary
+from transfer_engine.service.control import Controls
 from transfer_engine.service.instance import Instance, version
 from transfer_engine.service.jobs import Jobs
 from transfer_engine.service.openapi import document
@@ -22,7 +23,7 @@ def build_table(engine: Engine, settings: ServiceSettings, clock: Clock | None =
     """All operations, with the OpenAPI document made and published."""
     timer = clock or SystemClock()
     instance = Instance(engine=engine, clock=timer)
-    table = routes(instance, Jobs(engine=engine, settings=settings, clock=timer))
+    table = routes(instance, Jobs(engine=engine, settings=settings, clock=timer), Controls(engine=engine))
     instance.publish(document(table, version()))
     return table
 

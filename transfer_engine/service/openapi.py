@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from transfer_engine.service.routes import Route
 
 REF: Final = "#/components/schemas/{model}"
+NO_CONTENT: Final = 204
 ALWAYS: Final = {500: "a defect of the service", 503: "the store cannot answer now; ask again later"}
 
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
@@ -50,7 +51,12 @@ def document(table: Sequence[Route], version: str) -> dict[str, Any]:
 
 
 def _operation(route: Route, schemas: Mapping[tuple[str, Any], Any]) -> dict[str, Any]:
-    responses = {"200": _response("done", schemas[route.name, "serialization"])}
+    done = (
+        {"description": "done"}
+        if route.success == NO_CONTENT
+        else _response("done", schemas[route.name, "serialization"])
+    )
+    responses = {str(route.success): done}
     for status, when in sorted({**ALWAYS, **route.statuses}.items()):
         schema = schemas[route.name if status in route.own else "error", "serialization"]
         responses[str(status)] = _response(when, schema)

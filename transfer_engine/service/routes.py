@@ -9,8 +9,18 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from transfer_engine.service.boundary import Handler
+from transfer_engine.service.control import Controls
 from transfer_engine.service.instance import Instance
 from transfer_engine.service.jobs import Jobs
+from transfer_engine.service.wire.control import (
+    BAN,
+    DRAIN,
+    USER_BAN,
+    BanObject,
+    DrainObject,
+    HoldObject,
+    UserBanObject,
+)
 from transfer_engine.service.wire.documents import MODIFICATION, SUBMISSION
 from transfer_engine.service.wire.instance import CallerObject, DelegationObject, ServiceObject
 from transfer_engine.service.wire.views import AttemptObject, FileObject, JobEntry, JobObject, MissingJob
@@ -25,7 +35,7 @@ class Route:
     Attributes:
         name: unique; OpenAPI's operation id.
         path: with `{name}` for each parameter, which stands for one segment.
-        answers: type of the answer with status 200.
+        answers: type of the answer with status `success`; 204 has none.
         body: type of the request's body, or None.
         query: name → what it means.
         statuses: further statuses → when.
@@ -42,6 +52,7 @@ class Route:
     query: Mapping[str, str] = field(default_factory=dict)
     statuses: Mapping[int, str] = field(default_factory=dict)
     own: frozenset[int] = frozenset()
+    success: int = 200
 
 
 ANYTHING: Final[JsonType] = TypeAdapter(Any)
@@ -51,6 +62,9 @@ JOBS: Final[JsonType] = TypeAdapter(list[JobObject])
 ENTRIES: Final[JsonType] = TypeAdapter(JobEntry | MissingJob | list[JobEntry | MissingJob])
 FILES: Final[JsonType] = TypeAdapter(list[FileObject])
 STATES: Final[JsonType] = TypeAdapter(str | list[str])
+IDS: Final[JsonType] = TypeAdapter(list[str])
+NOTHING: Final[JsonType] = TypeAdapter(None)
+HELD: Final[JsonType] = TypeAdapter(HoldObject)
 
 NO_JOB: Final = "no such job"
 BY_ID: Final = {207: "several ids, at least one of them unknown: a list", 404: "one id, and it is unknown"}
@@ -67,9 +81,15 @@ LIST_QUERY: Final = {
 }
 
 
-def routes(instance: Instance, jobs: Jobs) -> list[Route]:
+def routes(instance: Instance, jobs: Jobs, controls: Controls) -> list[Route]:
     """All operations of the service, in order of precedence."""
-    return [*_instance_routes(instance), *_collection_routes(jobs), *_job_routes(jobs)]
+    return [
+        *_instance_routes(instance),
+        *_ban_routes(controls),
+        *_control_routes(controls),
+        *_collection_routes(jobs),
+        *_job_routes(jobs),
+    ]
 
 
 def _instance_routes(instance: Instance) -> list[Route]:
@@ -187,6 +207,115 @@ def _job_routes(jobs: Jobs) -> list[Route]:
             TypeAdapter(list[AttemptObject]),
         ),
         _of_job("showField", "/jobs/{job_id}/{field}", "One value of a job", jobs.field, ANYTHING),
+    ]
+
+
+def _ban_routes(controls: Controls) -> list[Route]:
+    forbidden = {403: "the caller may not operate the node"}
+    return [
+        Route(
+            name="banStorage",
+            method="POST",
+            path="/ban/se",
+            summary="Ban a storage for the caller's VO (vo: another, or * for all); answers the jobs that it concerns",
+            handler=controls.ban_storage,
+            answers=IDS,
+            body=BAN,
+            statuses=forbidden | {400: "no storage, or another value is wrong"},
+        ),
+        Route(
+            name="unbanStorage",
+            method="DELETE",
+            path="/ban/se",
+            summary="Lift the ban of a storage",
+            handler=controls.unban_storage,
+            answers=NOTHING,
+            query={"storage": "scheme://host", "vo": "the VO of the ban, * for that of all; else the caller's"},
+            statuses=forbidden | {400: "no storage"},
+            success=204,
+        ),
+        Route(
+            name="bannedStorages",
+            method="GET",
+            path="/ban/se",
+            summary="The storages that are banned",
+            handler=controls.banned_storages,
+            answers=TypeAdapter(list[BanObject]),
+            statuses=forbidden,
+        ),
+        Route(
+            name="banUser",
+            method="POST",
+            path="/ban/dn",
+            summary="Ban a user and cancel the user's jobs; answers their ids",
+            handler=controls.ban_user,
+            answers=IDS,
+            body=USER_BAN,
+            statuses=forbidden | {400: "no user", 409: "the user is the caller"},
+        ),
+        Route(
+            name="unbanUser",
+            method="DELETE",
+            path="/ban/dn",
+            summary="Lift the ban of a user",
+            handler=controls.unban_user,
+            answers=NOTHING,
+            query={"user_dn": "the user"},
+            statuses=forbidden | {400: "no user"},
+            success=204,
+        ),
+        Route(
+            name="bannedUsers",
+            method="GET",
+            path="/ban/dn",
+            summary="The users who are banned",
+            handler=controls.banned_users,
+            answers=TypeAdapter(list[UserBanObject]),
+            statuses=forbidden,
+        ),
+    ]
+
+
+def _control_routes(controls: Controls) -> list[Route]:
+    ended = {404: NO_JOB, 409: "the job has ended"}
+    return [
+        Route(
+            name="drain",
+            method="POST",
+            path="/config/drain",
+            summary="Start nothing new on this node, or work again",
+            handler=controls.drain,
+            answers=NOTHING,
+            body=DRAIN,
+            statuses={400: "another host, or a value is wrong", 403: "the caller may not operate the node"},
+        ),
+        Route(
+            name="draining",
+            method="GET",
+            path="/config/drain",
+            summary="Whether the node is drained, what still runs, and roughly for how long",
+            handler=controls.draining,
+            answers=TypeAdapter(DrainObject),
+            statuses={403: "the caller may not operate the node"},
+        ),
+        Route(
+            name="holdJob",
+            method="POST",
+            path="/jobs/{job_id}/hold",
+            summary="Let what waits of a job wait until it is resumed",
+            handler=controls.hold,
+            answers=HELD,
+            statuses=ended,
+        ),
+        Route(
+            name="resumeJob",
+            method="POST",
+            path="/jobs/{job_id}/resume",
+            summary="Let a job that is on hold go on",
+            handler=controls.resume,
+            answers=HELD,
+            statuses=ended,
+        ),
     ]
 
 
