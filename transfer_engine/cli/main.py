@@ -39,6 +39,7 @@ ServiceUrl = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML); `init` writes one.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Storage, scheme://host without a port.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Job ids.")]
 
 
@@ -220,6 +221,75 @@ def cancel(ids: Ids, service: ServiceUrl = SERVICE_DEFAULT, as_json: AsJson = Fa
     from transfer_engine.cli import client
 
     run(client.cancel(service, ids, as_json=as_json))
+
+
+@app.command()
+def ban(
+    endpoint: Endpoint,
+    service: ServiceUrl = SERVICE_DEFAULT,
+    vo: Annotated[str | None, typer.Option("--vo", help="Only for this VO; else for everybody.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel what waits and runs there; else it waits.")] = False,
+    allow_submit: Annotated[
+        bool, typer.Option("--allow-submit", help="Take new transfers, which wait; else they are refused.")
+    ] = False,
+    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="Ends by itself: 30m, 2h, 1d.")] = None,
+    message: Annotated[str, typer.Option("--message", help="Why; whoever asks is told.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ban a storage: nothing more is started that reads from it or writes to it."""
+    from transfer_engine.cli import control
+
+    options = control.BanOptions(vo=vo, cancel=cancel, allow_submit=allow_submit, lasts=for_, message=message)
+    run(control.ban(service, endpoint, options, as_json=as_json))
+
+
+@app.command()
+def unban(
+    endpoint: Endpoint,
+    service: ServiceUrl = SERVICE_DEFAULT,
+    vo: Annotated[str | None, typer.Option("--vo", help="The ban of this VO; else the one for everybody.")] = None,
+) -> None:
+    """Lift the ban of a storage."""
+    from transfer_engine.cli import control
+
+    run(control.unban(service, endpoint, vo=vo))
+
+
+@app.command()
+def bans(service: ServiceUrl = SERVICE_DEFAULT, as_json: AsJson = False) -> None:
+    """List what is banned, by whom, since when and why."""
+    from transfer_engine.cli import control
+
+    run(control.bans(service, as_json=as_json))
+
+
+@app.command()
+def hold(ids: Ids, service: ServiceUrl = SERVICE_DEFAULT, as_json: AsJson = False) -> None:
+    """Put jobs on hold: what waits of them waits until `resume`; what runs goes on."""
+    from transfer_engine.cli import control
+
+    run(control.hold(service, ids, held=True, as_json=as_json))
+
+
+@app.command()
+def resume(ids: Ids, service: ServiceUrl = SERVICE_DEFAULT, as_json: AsJson = False) -> None:
+    """Let jobs go on that are on hold."""
+    from transfer_engine.cli import control
+
+    run(control.hold(service, ids, held=False, as_json=as_json))
+
+
+@app.command()
+def drain(
+    service: ServiceUrl = SERVICE_DEFAULT,
+    off: Annotated[bool, typer.Option("--off", help="Work again.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing runs any more.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let the service start nothing new, before maintenance; it stays so over a restart."""
+    from transfer_engine.cli import control
+
+    run(control.drain(service, on=not off, wait=wait, as_json=as_json))
 
 
 @app.command()
