@@ -100,7 +100,7 @@ async def bans(url: str, *, as_json: bool) -> Exit:
         if as_json:
             put_json(row)
         else:
-            put(printable(_ban_line(row)))
+            put(_ban_line(row))
     if not storages and not users and not as_json:
         say("nothing is banned")
     return Exit.OK
@@ -116,7 +116,7 @@ def _ban_line(row: Mapping[str, Any]) -> str:
         parts.append(f"until {row['until']}")
     if row["message"]:
         parts.append(row["message"])
-    return "  ".join(parts)
+    return "  ".join(printable(part) for part in parts)
 
 
 async def hold(url: str, ids: Sequence[str], *, held: bool, as_json: bool) -> Exit:
