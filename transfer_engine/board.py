@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from transfer_engine.lanes import Lane
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Assignment, Claim, FileId, Link, Queue, Shift
 from transfer_engine.schedule import LaneKey, Scheduler, Start
@@ -45,6 +46,8 @@ class Board:
         self._slots: dict[FileId, _Slot] = {}
         self._blocked: dict[str, set[LaneKey]] = {}
         """Host → lanes whose transfers wait for destinations there that are being written."""
+        self._freed: set[str] = set()
+        """Hosts where a transfer has ended since the last decision."""
 
     def link(self, queue: Queue) -> Link:
         """The link of a queue; one object per link."""
@@ -59,6 +62,7 @@ class Board:
 
     def decide(self, now: float) -> list[Start]:
         """What to claim; slots are held from here on."""
+        self._freed.clear()
         return self.scheduler.decide(now)
 
     @staticmethod
@@ -79,14 +83,22 @@ class Board:
                 self._slots[order.file_id] = _Slot(now, start.bytes_s)
                 lane.n_bytes -= order.size_bytes or 0
             if len(got) < start.n:
-                self.scheduler.returned(lane, start.n - len(got), now, start.bytes_s)
-                self._blocked.setdefault(_host(lane.queue.dest_se), set()).add(key)
+                lane = self.scheduler.returned(lane, start.n - len(got), now, start.bytes_s)
+                self._block(lane, key, now)
+
+    def _block(self, lane: Lane, key: LaneKey, now: float) -> None:
+        host = _host(lane.queue.dest_se)
+        if host in self._freed:
+            # What the store saw being written may have ended before its answer came.
+            self.scheduler.unblock(lane, now)
+        else:
+            self._blocked.setdefault(host, set()).add(key)
 
     def unclaimed(self, starts: Sequence[Start], now: float) -> None:
         """The store did not answer: nothing was claimed, everything may be tried again."""
         for start in starts:
-            self.scheduler.returned(start.lane, start.n, now, start.bytes_s)
-            self.scheduler.unblock(start.lane, now)
+            lane = self.scheduler.returned(start.lane, start.n, now, start.bytes_s)
+            self.scheduler.unblock(lane, now)
 
     def hold(self, order: Assignment, now: float) -> None:
         """Count a driven transfer that no decision of this engine started."""
@@ -102,7 +114,9 @@ class Board:
         held_s = max(now - slot.since, 1e-6)
         self.scheduler.learn(order.queue, held_s, n_bytes / held_s)
         self.scheduler.release(order.queue, order.priority, now, slot.bytes_s)
-        blocked = self._blocked.pop(_host(order.queue.dest_se), None)
+        host = _host(order.queue.dest_se)
+        self._freed.add(host)
+        blocked = self._blocked.pop(host, None)
         if blocked:
             self._unblock(blocked, now)
 

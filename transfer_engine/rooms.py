@@ -143,12 +143,14 @@ class Room:
 class Band:
     """Bytes per second that copies may reach together."""
 
-    __slots__ = ("limit_bytes_s", "parked", "place", "used_bytes_s")
+    __slots__ = ("limit_bytes_s", "n_copies", "parked", "place", "used_bytes_s")
 
     def __init__(self, place: Place, limit_bytes_s: float) -> None:
         self.place = place
         self.limit_bytes_s = limit_bytes_s
         self.used_bytes_s = 0.0
+        self.n_copies = 0
+        """Those that reserve something."""
         self.parked: list[Lane] = []
 
     def park(self, lane: Lane) -> None:
@@ -163,9 +165,22 @@ class Band:
             lane.parked_in = None
         return lanes
 
+    def take(self, bytes_s: float) -> None:
+        """A copy reserves its rate."""
+        if bytes_s > 0:
+            self.n_copies += 1
+            self.used_bytes_s += bytes_s
+
+    def give_back(self, bytes_s: float) -> None:
+        """A copy that reserved this has ended."""
+        if bytes_s > 0:
+            self.n_copies -= 1
+            # What sums of floats leave behind must not keep a copy waiting for one that does not run.
+            self.used_bytes_s = self.used_bytes_s - bytes_s if self.n_copies else 0.0
+
     def holds(self, bytes_s: float) -> bool:
         """Whether one more copy at this rate is allowed; one alone always is."""
-        return self.used_bytes_s <= 0 or self.used_bytes_s + bytes_s <= self.limit_bytes_s
+        return not self.n_copies or self.used_bytes_s + bytes_s <= self.limit_bytes_s * (1 + 1e-9)
 
     def reason(self) -> Reason:
         """Why there is no room."""

@@ -14,6 +14,7 @@ other end would take: who would be last to be done is served more, so that all e
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +64,8 @@ class Scheduler:
         self._rates: dict[Link, float] = {}
         """Link → bytes per second that one of its copies reaches."""
         self.n_ready = 0
+        self.first_caps: Callable[[Place], Iterable[tuple[str, Cap]]] = lambda _place: ()
+        """Who caps a place that is seen for the first time, and how."""
 
     # What is known
 
@@ -79,6 +82,8 @@ class Scheduler:
         room = self.rooms.get(place)
         if room is None:
             room = self.rooms[place] = Room(place, self._limits.at(place))
+            for owner, cap in self.first_caps(place):
+                room.cap(owner, cap)
         return room
 
     def _site(self, dest_se: str) -> Site:
@@ -135,6 +140,7 @@ class Scheduler:
         self.n_ready += n
         lane.rooms[0].pending += n
         lane.rooms[1].pending += n
+        lane.rooms[2].pending += n
         self.node.pending += n
 
     def _reconsider(self, lane: Lane, now: float) -> None:
@@ -166,7 +172,7 @@ class Scheduler:
         for room in lane.rooms:
             room.used += 1
         for band in lane.bands:
-            band.used_bytes_s += bytes_s
+            band.take(bytes_s)
         activity = lane.level.activity
         activity.account.change(1, now)
         activity.vo.account.change(1, now)
@@ -179,7 +185,7 @@ class Scheduler:
             if room.parked and room.used < room.limit:
                 self._hungry[room.place] = room
         for band in lane.bands:
-            band.used_bytes_s = max(band.used_bytes_s - bytes_s, 0.0)
+            band.give_back(bytes_s)
             for waiting in band.wake():
                 self._reconsider(waiting, now)
         activity = lane.level.activity
@@ -319,13 +325,22 @@ class Scheduler:
         else:
             site.close(lane)
 
-    def returned(self, lane: Lane, n: int, now: float, bytes_s: float = 0.0) -> None:
-        """So many of a decision's claims found nothing to claim: what is left of the lane is blocked."""
-        lane.n_ready += n
-        self._pend(lane, n)
-        self.block(lane)
+    def returned(self, lane: Lane, n: int, now: float, bytes_s: float = 0.0) -> Lane:
+        """So many of a decision's claims found nothing to claim: what is left of the lane is blocked.
+
+        Returns: the lane, which is a new one if it was forgotten while its claim was on the way.
+        """
+        known = self.lane(lane.queue, lane.priority)
+        if known is not lane:
+            known.n_bytes, lane.n_bytes = known.n_bytes + lane.n_bytes, 0
+        before = max(known.n_ready, 0)
+        known.n_ready += n
+        # What was cancelled while the claim was on its way was taken off already.
+        self._pend(known, max(known.n_ready, 0) - before)
+        self.block(known)
         for _ in range(n):
-            self.release(lane.queue, lane.priority, now, bytes_s)
+            self.release(known.queue, known.priority, now, bytes_s)
+        return known
 
     def tidy(self) -> None:
         """Forget lanes, activities, VOs and destinations without work; what is limited stays."""
