@@ -12,7 +12,6 @@ loses every second copy still copies, and leaving it alone would only cost what 
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -125,12 +124,11 @@ class Circuit:
 
     # Evidence
 
-    def fail(
-        self, blame: Blame, failure: Failure, now: float, *, began_at: float, alone: bool, rng: random.Random
-    ) -> None:
+    def fail(self, blame: Blame, failure: Failure, now: float, *, began_at: float, alone: bool, luck: float) -> None:
         """A failure that is put down to this place.
 
-        Args: alone: failures of a single link are enough.
+        Args: alone: failures of a single link are enough. luck: 0 to 1, the same for all places that one failure is
+            put down to: what closed together is tried together, or nobody would get through to any of them.
         """
         if began_at < self._fresh_at:
             return
@@ -145,18 +143,18 @@ class Circuit:
                 if began_at >= self.probing_at:
                     self.trouble = blame.trouble
                     self.n_tries += 1
-                    self._wait(now, began_at, rng)
+                    self._wait(now, began_at, luck)
             case State.CLOSED | State.RECOVERING:
                 if streak.n >= self.needed(blame.trouble) and (alone or streak.several):
-                    self.open(blame.trouble, now, rng)
+                    self.open(blame.trouble, now, luck)
 
-    def open(self, trouble: Trouble, now: float, rng: random.Random) -> None:
+    def open(self, trouble: Trouble, now: float, luck: float) -> None:
         """Close the place: nothing more is begun."""
         self.trouble = trouble
         self._expected = self.needed(trouble)
         self.opened_at = now
         self.n_tries = self.n_well = 0
-        self._wait(now, now, rng)
+        self._wait(now, now, luck)
 
     def succeed(self, now: float, *, began_at: float) -> None:
         """An attempt that used this place succeeded."""
@@ -194,10 +192,10 @@ class Circuit:
             elif self.state is State.RECOVERING:
                 self._widen()
 
-    def open_until(self, until: float, trouble: Trouble, now: float, rng: random.Random) -> None:
+    def open_until(self, until: float, trouble: Trouble, now: float, luck: float) -> None:
         """Closed along with another place, and not tried before `until`."""
         if self.state in {State.CLOSED, State.RECOVERING}:
-            self.open(trouble, now, rng)
+            self.open(trouble, now, luck)
         if self.state is State.OPEN:
             self.until = max(self.until, until)
 
@@ -227,14 +225,14 @@ class Circuit:
         improbable = math.ceil(math.log(settings.chance) / math.log(usual))
         return max(fewest, min(improbable, STREAK_MAX))
 
-    def _wait(self, now: float, began_at: float, rng: random.Random) -> None:
+    def _wait(self, now: float, began_at: float, luck: float) -> None:
         """Open until the next try, which is as long after the last one as the trouble is old."""
         settings = self._settings
         if self.trouble in {Trouble.FULL, Trouble.DENIED}:
             wait = settings.late_s * 2.0 ** min(self.n_tries, 32)
         else:
             wait = max(settings.open_s, (now - self.opened_at) / REOPEN_PART)
-        wait = min(wait * (1 + JITTER * (2 * rng.random() - 1)), settings.open_max_s)
+        wait = min(wait * (1 + JITTER * (2 * luck - 1)), settings.open_max_s)
         self.state = State.OPEN
         # A try that takes long to fail was a wait of its own.
         self.until = max(began_at + wait, now + wait / REOPEN_PART)
@@ -244,7 +242,7 @@ class Circuit:
         if self.trouble is not None and self._was_luck():
             # Perhaps nothing was wrong: a longer streak is asked for next time.
             self._bad[self.trouble] = self._bad.get(self.trouble, 0.0) + self._expected
-        self._fresh_at = max(self._fresh_at, self.opened_at)
+        self._fresh_at = self.probing_at
         self.state = State.RECOVERING
         self.recovered_at = now
         self.streaks.clear()

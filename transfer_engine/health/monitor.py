@@ -129,7 +129,7 @@ class Health:
         for blame, circuit in known:
             if circuit is None or circuit.trouble is None:
                 continue
-            if began_at < circuit.opened_at:
+            if began_at <= circuit.opened_at:
                 caught = caught or circuit.trouble is blame.trouble
             elif circuit.state is not State.CLOSED:
                 return False
@@ -223,16 +223,17 @@ class Health:
     def _fail(self, verdict: Verdict, failure: Failure, now: float, began_at: float) -> Iterable[Place]:
         touched: list[Place] = []
         reopened: float | None = None
+        luck = self._rng.random() if verdict.blames else 0.0
         for blame in verdict.blames:
             circuit = self._circuit(blame.place)
             probed = circuit.state is State.PROBING and circuit.is_probe(began_at)
-            circuit.fail(blame, failure, now, began_at=began_at, alone=self._alone(blame, now), rng=self._rng)
+            circuit.fail(blame, failure, now, began_at=began_at, alone=self._alone(blame, now), luck=luck)
             streak = circuit.streak
             if probed and streak is not None and streak.several:
                 reopened = max(reopened or 0.0, circuit.until)
             if blame.place.kind == "link" and reopened is not None:
                 # The next try of the endpoint shall go to another of its links: this one alone may be dead.
-                circuit.open_until(reopened + self._settings.open_s / REOPEN_PART, blame.trouble, now, self._rng)
+                circuit.open_until(reopened + self._settings.open_s / REOPEN_PART, blame.trouble, now, luck)
             touched.append(blame.place)
         for endpoint in verdict.alive:
             for place in (Place("in", endpoint), Place("out", endpoint)):
