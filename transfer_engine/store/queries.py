@@ -140,7 +140,7 @@ def counts(connection: Connection) -> list[LinkCount]:
 def position(connection: Connection, file_id: FileId) -> Position:
     """Where a waiting transfer stands. Raises: NotFound."""
     row = connection.execute(
-        select(transfers, jobs.c.job_type, jobs.c.held)
+        select(transfers, jobs.c.job_type, jobs.c.held, jobs.c.finished_at.label("job_finished_at"))
         .select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref))
         .where(transfers.c.id == file_id)
     ).one_or_none()
@@ -163,7 +163,7 @@ def position(connection: Connection, file_id: FileId) -> Position:
     return Position(
         n_before=n_before,
         bytes_before=int(bytes_before),
-        job_held=bool(row.held),
+        job_held=bool(row.held) and row.job_finished_at is None,
         predecessor=_predecessor(connection, row) if row.state == FileState.NOT_USED else None,
         dest_driven_by=None if driver is None else FileId(driver),
     )

@@ -61,10 +61,16 @@ class Search:
     def __call__(self, connection: Connection, where: WaitingFilter, limit: int) -> list[int]:
         """Numbers of up to `limit` jobs; empty: there are none."""
         mine = select(queues.c.id).where(_touches(where))
+        found: dict[int, None] = {}
         for waiting in (READY_SQL, DELAYED_SQL):
             turn = select(transfers.c.job_ref).distinct().where(transfers.c.queue_id.in_(mine), text(waiting))
-            if found := list(connection.execute(turn.limit(limit)).scalars()):
-                return found
+            if len(found) < limit:
+                found |= dict.fromkeys(connection.execute(turn.limit(limit)).scalars())
+        if len(found) < limit:
+            found |= dict.fromkeys(self._further(connection, where, limit))
+        return list(found)[:limit]
+
+    def _further(self, connection: Connection, where: WaitingFilter, limit: int) -> list[int]:
         passed = self._passed.pop(where, 0)
         found = _behind(connection, where, passed, limit)
         if not found and passed:
