@@ -123,7 +123,7 @@ def judge(link: Link, vo: str, failure: Failure) -> Verdict:
     code, scope = failure.code, failure.scope
     if scope is Scope.AGENT:
         return Verdict()
-    if code in {Overloaded.code, Unavailable.code} and failure.retry_after_s:
+    if code in {Overloaded.code, Unavailable.code} and failure.retry_after_s is not None:
         return Verdict(pauses=_directions(link, scope))
     if code == NoSpace.code:
         return Verdict((Blame(Place("in", link.dest_se), Trouble.FULL, Rule.ALONE, link.source_se),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from protocols.errors import Overloaded
 from transfer_engine.config import BreakerSettings
@@ -16,6 +16,9 @@ from transfer_engine.health.circuit import REOPEN_PART, Circuit, State
 from transfer_engine.health.pause import Pause
 from transfer_engine.health.wording import Row, of_circuit, of_pause, row_of_circuit, row_of_pause
 from transfer_engine.model import Cap, Failure, Link, Place
+
+PAUSE_MIN_S: Final = 1.0
+"""A `Retry-After` counts whole seconds; its 0 is no invitation to come back at this very instant."""
 
 Changed = frozenset[Place]
 """Places whose cap changed."""
@@ -264,7 +267,7 @@ class Health:
         pause = self._pauses.get(place)
         if pause is None:
             pause = self._pauses[place] = Pause(now, n_active)
-        wait = min(failure.retry_after_s or 0.0, self._settings.pause_max_s)
+        wait = min(max(failure.retry_after_s or 0.0, PAUSE_MIN_S), self._settings.pause_max_s)
         pause.refuse(now + wait, n_active, failure.message)
 
     def _try_links(self, endpoint: str, now: float) -> list[Place]:
