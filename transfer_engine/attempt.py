@@ -68,9 +68,19 @@ class Progress:
     replaces: bool = False
     """The old file stays until the new one is complete: there is nothing to remove before."""
 
+    tell: Callable[[int | None], None] | None = None
+    """Told that the copy is being sent (None), then how many bytes have moved."""
+
+    def sent(self) -> None:
+        """The copy is being sent."""
+        if self.tell is not None:
+            self.tell(None)
+
     def marker(self, marker: Marker) -> None:
         """Take in one report."""
         self.bytes_done = marker.bytes_done
+        if self.tell is not None:
+            self.tell(marker.bytes_done)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +296,7 @@ class Attempt:
             return
         await self._begin()
         active = self._destination if mode is Mode.PULL else self._source
+        self._progress.sent()
         if mode is Mode.PUSH:
             await self._make_parents()
         try:
@@ -301,6 +312,7 @@ class Attempt:
                 # Somebody else may have put a file there meanwhile.
                 await self._prepare_destination(expected)
             await self._begin()
+            self._progress.sent()
             await self._make_parents()
             streamed = await streaming.stream_copy(
                 self._source,

@@ -11,15 +11,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from transfer_engine.attempt import Tools
 from transfer_engine.board import Board
 from transfer_engine.clock import Deps
 from transfer_engine.driving import STORE_RETRY_S, Driven, Driver, insist
 from transfer_engine.errors import StoreUnavailable
+from transfer_engine.governor import Governor
+from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Applied, Assignment, Change, Done, Failed, Failure, FileId, JobId, Outcome, Shift
+from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import FileState
@@ -31,6 +35,9 @@ PROMOTE_MAX: Final = 1000
 EXPIRE_MAX: Final = 100
 TAKE_OVER_MAX: Final = 1000
 HOUSEKEEPING_S: Final = 30.0
+LEARN_EVERY: Final = 20
+"""So many times of housekeeping between two times that what was learned is written down."""
+LEARNED: Final = "learned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,19 @@ class Rules:
     limits: LimitTable
     shares: ShareTable
     retry: RetryPolicy
+    health: Health
+    optimizer: Optimizer
     events_keep: int
+
+
+class Duty(Protocol):
+    """Something that has to be done now and then."""
+
+    def next_change_at(self) -> float | None:
+        """When; None: not before `expect` is called."""
+
+    async def on_time(self, now: float) -> None:
+        """Do what is due. Raises: StoreUnavailable: to be called again."""
 
 
 OnCommit = Callable[[JobId | None], None]
@@ -55,17 +74,27 @@ class Dispatcher:
         self._tools = tools
         self._deps = deps
         self._on_commit = on_commit
+        self.board = Board(rules.limits, rules.shares)
+        self.governor = Governor(
+            board=self.board,
+            limits=rules.limits,
+            health=rules.health,
+            optimizer=rules.optimizer,
+            now=deps.clock.now,
+            wake=self.changed,
+        )
         self._driver = Driver(store=store, tools=tools, retry=rules.retry, deps=deps, watcher=self)
         self._events_keep = rules.events_keep
         self._wake = asyncio.Event()
         self._timer = asyncio.Event()
         self._due_at: float | None = None
         self._deadline_at: float | None = None
+        self._sleeps_until = 0.0
         self._accepting = True
         self._left: list[Assignment] = []
         """Lost attempts whose probing has not begun."""
         self._group: asyncio.TaskGroup | None = None
-        self.board = Board(rules.limits, rules.shares)
+        self.duties: list[Duty] = []
         self.driven: dict[FileId, Driven] = {}
         self.n_stale = 0
         """Results that were dropped because the transfer had moved on."""
@@ -75,6 +104,7 @@ class Dispatcher:
 
     async def load(self) -> None:
         """Count what waits; to be done before anything can be submitted. Raises: StoreUnavailable."""
+        self.governor.load(await self._store.kept(LEARNED))
         self._left = await self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX)
         backlog = await self._store.backlog()
         self.absorb(backlog.shifts)
@@ -116,6 +146,21 @@ class Dispatcher:
         if shifts:
             self.board.shift(shifts, _now())
             self._wake.set()
+
+    def changed(self) -> None:
+        """What bounds the scheduler, or when it has to be looked at, has changed."""
+        self._wake.set()
+        self.expect()
+
+    def expect(self) -> None:
+        """Something may be due earlier than was thought."""
+        at = self._next_at()
+        if at is not None and at < self._sleeps_until:
+            self._timer.set()
+
+    async def remember(self) -> None:
+        """Write down what was learned of storages. Raises: StoreUnavailable."""
+        await self._store.keep(LEARNED, self.governor.dump())
 
     def submitted(self, shifts: Sequence[Shift], deadline_at: float | None) -> None:
         """A job was accepted."""
@@ -163,21 +208,23 @@ class Dispatcher:
         driven = Driven(order, _now())
         driven.canceling = order.canceling
         driven.progress.copying = order.copying
+        driven.progress.tell = partial(self.governor.told, driven)
         self.driven[order.file_id] = driven
+        self.governor.started(driven)
         driven.task = self._group.create_task(self._driver.drive(driven, recovered=recovered))
 
     # What becomes of it (driving.Watcher)
 
-    def excused(self, order: Assignment, failure: Failure) -> bool:
-        """See `Watcher.excused`."""
-        del order, failure
-        return False
+    def failed(self, driven: Driven, failure: Failure) -> bool:
+        """See `Watcher.failed`."""
+        return self.governor.failed(driven, failure)
 
     def settled(self, driven: Driven, outcome: Outcome, change: Change, applied: Applied) -> None:
         """See `Watcher.settled`."""
         order = driven.order
         if isinstance(outcome, Done):
             driven.n_moved = outcome.bytes_moved
+        self.governor.settled(driven, outcome)
         self.absorb(applied.shifts)
         self._count(order, outcome, applied)
         if change.retry_at is not None:
@@ -189,6 +236,7 @@ class Dispatcher:
         order = driven.order
         if self.driven.get(order.file_id) is driven:
             del self.driven[order.file_id]
+        self.governor.released(driven)
         self.board.release(order, _now(), driven.n_moved)
         self._wake.set()
 
@@ -212,33 +260,53 @@ class Dispatcher:
     def _due(self, at: float) -> None:
         if self._due_at is None or at < self._due_at:
             self._due_at = at
-            self._timer.set()
+            self.expect()
+
+    def _next_at(self) -> float | None:
+        dues = [duty.next_change_at() for duty in self.duties]
+        known = [at for at in (self._due_at, self._deadline_at, self.governor.next_at(), *dues) if at is not None]
+        return min(known) if known else None
 
     async def _keep_time(self) -> None:
-        """Promote retries that are due, expire jobs, tidy; one timer for all of them."""
+        """Promote retries that are due, expire jobs, let caps follow, tidy; one timer for all of them."""
         tidy_at = self._deps.clock.now() + HOUSEKEEPING_S
+        n_tidied = 0
         while True:
             now = self._deps.clock.now()
-            next_at = min(at for at in (self._due_at, self._deadline_at, tidy_at) if at is not None)
-            if next_at > now:
-                self._timer.clear()
-                try:
-                    async with asyncio.timeout(next_at - now):
-                        await self._timer.wait()
-                except TimeoutError:
-                    pass
+            at = self._next_at()
+            until = tidy_at if at is None else min(tidy_at, at)
+            if until > now:
+                await self._sleep_until(until, now)
                 continue
             try:
                 await self._on_time(now)
                 if tidy_at <= now:
                     tidy_at = now + HOUSEKEEPING_S
+                    n_tidied += 1
                     self.board.unblock_all(_now())
                     self._wake.set()
                     await self._store.prune_events(self._events_keep)
+                    if n_tidied % LEARN_EVERY == 0:
+                        await self.remember()
             except StoreUnavailable:
                 await asyncio.sleep(STORE_RETRY_S)
 
+    async def _sleep_until(self, until: float, now: float) -> None:
+        self._timer.clear()
+        self._sleeps_until = until
+        try:
+            async with asyncio.timeout(until - now):
+                await self._timer.wait()
+        except TimeoutError:
+            pass
+        self._sleeps_until = 0.0
+
     async def _on_time(self, now: float) -> None:
+        self.governor.on_time(now)
+        for duty in self.duties:
+            due_at = duty.next_change_at()
+            if due_at is not None and due_at <= now:
+                await duty.on_time(now)
         if self._due_at is not None and self._due_at <= now:
             # What becomes due while the store answers is kept beside its answer.
             self._due_at = None
@@ -264,7 +332,7 @@ class Dispatcher:
     def _expect_deadline(self, at: float | None) -> None:
         if at is not None and (self._deadline_at is None or at < self._deadline_at):
             self._deadline_at = at
-            self._timer.set()
+            self.expect()
 
 
 def _now() -> float:

@@ -44,8 +44,15 @@ class Driven:
     progress: Progress = field(default_factory=Progress)
     task: asyncio.Task[None] | None = None
     begun: bool = False
+    began_at: float = 0.0
+    """Instant of its start."""
+    moving: bool = False
+    """Bytes have been seen to move."""
     n_moved: int = 0
     """Bytes of its finished copy."""
+    failure: Failure | None = None
+    outcome: Outcome | None = None
+    """What was committed last."""
     canceling: bool = False
 
     def cancel(self) -> None:
@@ -61,8 +68,8 @@ class Driven:
 class Watcher(Protocol):
     """Who is told what becomes of a driven transfer."""
 
-    def excused(self, order: Assignment, failure: Failure) -> bool:
-        """Whether a failure is a storage's trouble that is known already, and not counted against the transfer."""
+    def failed(self, driven: Driven, failure: Failure) -> bool:
+        """An attempt failed; whether that is a storage's trouble that is known already, and not to be charged."""
 
     def settled(self, driven: Driven, outcome: Outcome, change: Change, applied: Applied) -> None:
         """An outcome was committed."""
@@ -202,7 +209,7 @@ class Driver:
         """Turn an outcome into a committed change; repeated until the store takes it."""
         order = driven.order
         driven.progress.phase = "settling"
-        change = self._change(order, outcome)
+        change = self._change(driven, outcome)
         applied: Applied = await insist(lambda: self._store.apply(change))
         if applied.won:
             self._watcher.settled(driven, outcome, change, applied)
@@ -210,9 +217,9 @@ class Driver:
                 log.debug("settled", extra={"file_id": order.file_id, "outcome": change.event.value})
         return applied
 
-    def _change(self, order: Assignment, outcome: Outcome) -> Change:
-        now, rng = self._deps.clock.now(), self._deps.rng
-        excused = isinstance(outcome, Failed) and outcome.charge and self._watcher.excused(order, outcome.failure)
+    def _change(self, driven: Driven, outcome: Outcome) -> Change:
+        order, now, rng = driven.order, self._deps.clock.now(), self._deps.rng
+        excused = isinstance(outcome, Failed) and outcome.charge and self._watcher.failed(driven, outcome.failure)
         try:
             return settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, excused=excused)
         except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others

@@ -37,6 +37,8 @@ class LimitTable:
     """`vo-in` and `vo-out` places."""
     bands: Mapping[Place, float] = field(default_factory=dict)
     """Bytes per second of `in`, `out` and `link` places."""
+    least: Mapping[Place, int] = field(default_factory=dict)
+    """Below which the optimizer does not go."""
 
     @classmethod
     def of(cls, limits: Limits) -> LimitTable:
@@ -58,6 +60,9 @@ class LimitTable:
         for link, with_link in links.items():
             if with_link.bytes_s is not None:
                 bands[Place("link", link.source_se, link.dest_se)] = with_link.bytes_s
+        least = {Place("in", se): e.inbound_min for se, e in endpoints.items()}
+        least |= {Place("out", se): e.outbound_min for se, e in endpoints.items()}
+        least |= {Place("link", link.source_se, link.dest_se): row.active_min for link, row in links.items()}
         return cls(
             inbound_default=limits.endpoint_inbound,
             outbound_default=limits.endpoint_outbound,
@@ -68,6 +73,7 @@ class LimitTable:
             links={link: row.active for link, row in links.items() if row.active is not None},
             vos=vos,
             bands=bands,
+            least=least,
         )
 
     def of_inbound(self, se: str) -> int:

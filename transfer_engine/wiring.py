@@ -19,7 +19,9 @@ from transfer_engine.config import Settings, TlsSettings
 from transfer_engine.dispatcher import Rules
 from transfer_engine.engine import Engine
 from transfer_engine.errors import Invalid
+from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
+from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.store import memory
@@ -73,6 +75,8 @@ class TransferEngine(Engine):
             limits=LimitTable.of(settings.limits),
             shares=ShareTable.of(settings.shares),
             retry=RetryPolicy(settings.retry),
+            health=Health(settings.breaker, deps.rng),
+            optimizer=Optimizer(settings.optimizer),
             events_keep=settings.events.keep,
         )
         super().__init__(

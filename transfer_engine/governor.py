@@ -1,0 +1,234 @@
+"""What bounds the scheduler beside the configuration: breakers and pauses, the optimizer, orders of operators.
+
+Every attempt is reported here from its claim to the release of its slots. What follows from it becomes
+caps on places, with the reason in words; the scheduler knows nothing else of storages.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from protocols.errors import Phase, Scope
+from transfer_engine.board import Board
+from transfer_engine.climbing import Adjustment
+from transfer_engine.driving import Driven
+from transfer_engine.health import Health
+from transfer_engine.limits import LimitTable
+from transfer_engine.measures import Measures
+from transfer_engine.metering import End, Meter
+from transfer_engine.model import Cap, Done, Failed, Failure, FileId, Outcome, Place, Unknown
+from transfer_engine.optimizer import Optimizer
+from transfer_engine.reasons import Reason, Why
+
+log = logging.getLogger(__name__)
+
+EXCUSED_MAX: Final = 10
+"""So many failures in a row are not counted against a transfer; then they are, whoever's fault they were."""
+OPTIMIZED: Final = frozenset({"in", "out", "link"})
+OVERLOADS: Final = frozenset({"OVERLOADED", "STALLED"})
+TROUBLES: Final = frozenset({"UNAVAILABLE", "TIMED_OUT", "COPY_FAILED", "OUTCOME_UNKNOWN", "BAD_SERVER"})
+
+
+class Governor:
+    """Caps on places. All `now` are instants of the engine's clock."""
+
+    def __init__(  # noqa: PLR0913 - those whose caps it gathers
+        self,
+        *,
+        board: Board,
+        limits: LimitTable,
+        health: Health,
+        optimizer: Optimizer,
+        now: Callable[[], float],
+        wake: Callable[[], None],
+    ) -> None:
+        """Args: wake: more may be able to run, or `next_at` has become earlier."""
+        self.health = health
+        self.optimizer = optimizer
+        self.measures = Measures()
+        self._board = board
+        self._limits = limits
+        self._now = now
+        self._wake = wake
+        self._meter = Meter(now=now())
+        self._look_at: float | None = None
+        self._ordered: Mapping[Place, Cap] = {}
+        self._excused: dict[FileId, int] = {}
+        board.scheduler.first_caps = self._first_caps
+
+    def _first_caps(self, place: Place) -> Iterable[tuple[str, Cap]]:
+        """Caps of a place that the scheduler sees for the first time."""
+        if place.kind in OPTIMIZED and (cap := self._optimized(place, None)) is not None:
+            yield "optimizer", cap
+        if (trouble := self.health.cap(place)) is not None:
+            yield "health", trouble
+        if (order := self._ordered.get(place)) is not None:
+            yield "order", order
+
+    # What happens to transfers
+
+    def started(self, driven: Driven) -> None:
+        """A transfer was claimed."""
+        order, now = driven.order, self._now()
+        driven.began_at = now
+        link = self._board.link(order.queue)
+        self.health.started(link, order.queue.vo, now)
+        self._meter.started((order.file_id, order.epoch), link, order.size_bytes, now)
+        if self._look_at is None:
+            self._look_at = now + self.optimizer.pace()
+            self._wake()
+
+    def told(self, driven: Driven, n_bytes: int | None) -> None:
+        """Its COPY is being sent (None), or has moved so many bytes."""
+        order = driven.order
+        key = (order.file_id, order.epoch)
+        if n_bytes is None:
+            self._meter.copying(key, self._now())
+            return
+        self._meter.marker(key, n_bytes, self._now())
+        if n_bytes and not driven.moving:
+            driven.moving = True
+            link = self._board.link(order.queue)
+            self._apply(self.health.moving(link, order.queue.vo, self._now(), began_at=driven.began_at))
+
+    def failed(self, driven: Driven, failure: Failure) -> bool:
+        """It failed; whether the failure is a storage's trouble that was known already."""
+        order = driven.order
+        link, now = self._board.link(order.queue), self._now()
+        self._apply(self.health.lost(link, order.queue.vo, failure, now, began_at=driven.began_at))
+        driven.failure = failure
+        if not self.health.excuses(link, order.queue.vo, failure, began_at=driven.began_at):
+            self._excused.pop(order.file_id, None)
+            return False
+        n = self._excused.get(order.file_id, 0) + 1
+        if n > EXCUSED_MAX:
+            del self._excused[order.file_id]
+            return False
+        self._excused[order.file_id] = n
+        return True
+
+    def settled(self, driven: Driven, outcome: Outcome) -> None:
+        """An outcome was committed."""
+        if isinstance(outcome, Unknown):
+            order = driven.order
+            link = self._board.link(order.queue)
+            driven.failure = outcome.failure
+            changed = self.health.lost(link, order.queue.vo, outcome.failure, self._now(), began_at=driven.began_at)
+            self._apply(changed)
+        driven.outcome = outcome
+
+    def released(self, driven: Driven) -> None:
+        """It gives its slots back."""
+        order, now, outcome = driven.order, self._now(), driven.outcome
+        link = self._board.link(order.queue)
+        done = isinstance(outcome, Done)
+        if done:
+            self._excused.pop(order.file_id, None)
+            changed = self.health.observe(link, order.queue.vo, None, now, began_at=driven.began_at)
+        else:
+            changed = self.health.released(link, order.queue.vo, now, began_at=driven.began_at)
+        self._apply(changed)
+        end, scope = _end_of(driven)
+        self._meter.ended((order.file_id, order.epoch), end, driven.n_moved, now, scope)
+        if done or isinstance(outcome, Failed):
+            self.measures.ended(now, link, max(now - driven.began_at, 1e-6), driven.n_moved, ok=done)
+
+    # Caps
+
+    def order(self, caps: Mapping[Place, Cap]) -> None:
+        """What operators have ordered; the whole of it."""
+        if caps is self._ordered:
+            return
+        before, self._ordered = self._ordered, caps
+        for place in {**before, **caps}:
+            if before.get(place) != caps.get(place):
+                self._board.scheduler.cap(place, "order", caps.get(place))
+        self._wake()
+
+    def _apply(self, changed: frozenset[Place]) -> None:
+        if changed:
+            for place in sorted(changed):
+                self._board.scheduler.cap(place, "health", self.health.cap(place))
+            self._wake()
+
+    def _bounds(self, place: Place) -> tuple[int, int]:
+        highest = self._limits.at(place)
+        return min(self._limits.least.get(place, 1), highest), highest
+
+    def _waiting(self, place: Place) -> int:
+        return self._board.scheduler.room(place).pending
+
+    def _optimized(self, place: Place, adjustment: Adjustment | None) -> Cap | None:
+        lowest, highest = self._bounds(place)
+        target = self.optimizer.target(place, lowest, highest)
+        if target >= highest:
+            return None
+        why = adjustment.reason if adjustment is not None else "nothing is known of it yet, so it begins with few"
+        return Cap(
+            target,
+            Reason(
+                code=Why.OPTIMIZER,
+                text=f"the optimizer lets {target} run at a time ({place}): {why}",
+                subject=str(place),
+            ),
+        )
+
+    # Time
+
+    def next_at(self) -> float | None:
+        """When `on_time` has something to do."""
+        at = self.health.next_change_at()
+        if self._look_at is None:
+            return at
+        return self._look_at if at is None else min(at, self._look_at)
+
+    def on_time(self, now: float) -> None:
+        """Let breakers try again that are due; look at what runs."""
+        at = self.health.next_change_at()
+        if at is not None and at <= now:
+            self._apply(self.health.tick(now))
+        if self._look_at is not None and self._look_at <= now:
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        samples = self._meter.samples(now, self._bounds, self._waiting)
+        changed = False
+        for adjustment in self.optimizer.observe(samples, now):
+            if adjustment.after != adjustment.before:
+                log.info("optimizer", extra={"place": str(adjustment.place), "reason": adjustment.reason})
+            self._board.scheduler.cap(adjustment.place, "optimizer", self._optimized(adjustment.place, adjustment))
+            changed = True
+        self._look_at = now + self.optimizer.pace() if samples else None
+        if changed:
+            self._wake()
+
+    # Restarts
+
+    def dump(self) -> str:
+        """What was learned, as JSON text."""
+        return json.dumps({"health": self.health.dump(), "optimizer": self.optimizer.dump()})
+
+    def load(self, text: str | None) -> None:
+        """Go on from what `dump` gave; before anything is claimed. What cannot be read is left out."""
+        if text is None:
+            return
+        try:
+            kept = json.loads(text)
+            self.optimizer.load(str(kept["optimizer"]))
+            self._apply(self.health.load(kept["health"], self._now()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.warning("what was learned of storages cannot be read; starting anew")
+
+
+def _end_of(driven: Driven) -> tuple[End, Scope | None]:
+    if isinstance(driven.outcome, Done):
+        return End.FINISHED, None
+    failure = driven.failure
+    if failure is None:
+        return End.OTHER, None
+    if failure.code in OVERLOADS or (failure.code == "TIMED_OUT" and failure.phase is not Phase.PREPARATION):
+        return End.OVERLOADED, failure.scope
+    return (End.FAILED if failure.code in TROUBLES else End.OTHER), failure.scope
