@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transfer_engine.config import Settings
     from transfer_engine.engine import LinkStatus, Running
     from transfer_engine.errors import (
+        Banned,
         Conflict,
         EngineError,
         Forbidden,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from transfer_engine.wiring import TransferEngine
 
 __all__ = [
+    "Banned",
     "Conflict",
     "EngineError",
     "FileId",
@@ -66,6 +68,7 @@ _HOME = {
     "transfer_engine.config": ("Settings",),
     "transfer_engine.engine": ("LinkStatus", "Running"),
     "transfer_engine.errors": (
+        "Banned",
         "Conflict",
         "EngineError",
         "Forbidden",

@@ -11,6 +11,7 @@ import pytest
 import transfer_engine
 
 NAMES = [
+    "Banned",
     "Conflict",
     "EngineError",
     "FileId",
