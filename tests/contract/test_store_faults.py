@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 
+from protocols.errors import Again
 from tests.contract import stores
 from tests.contract.stores import (
     AGAIN,
@@ -31,9 +32,10 @@ from tests.contract.stores import (
     transfer,
 )
 from transfer_engine.errors import StoreUnavailable
-from transfer_engine.model import Assignment, JobOptions, PlannedJob
+from transfer_engine.model import Assignment, Ban, JobOptions, PlannedJob, Reroute
 from transfer_engine.states import JobType
 from transfer_engine.store import schema
+from transfer_engine.store.api import WaitingFilter
 from transfer_engine.store.sqlite import SqliteStore
 from transfer_engine.store.tables import metadata
 
@@ -86,6 +88,7 @@ class World:
     async def make(cls, store: SqliteStore) -> World:
         waiting = job(transfer(50), transfer(51), options=JobOptions(deadline_at=NOW + 50))
         await store.insert(waiting)
+        await store.insert(job(transfer(61, sources=2), vo="w"))
         orders = await stores.started(store, job(*(transfer(n) for n in range(5)), vo="v"))
         (replica,) = await stores.started(store, job(transfer(60, sources=2)))
         (hop,) = await stores.started(store, job(*route(2), job_type=JobType.MULTIHOP))
@@ -100,6 +103,20 @@ async def _claim(world: World) -> Any:
     return await claim(world.store, (await world.store.backlog()).shifts)
 
 
+async def _reroute(world: World) -> Any:
+    prefer = {"auto": {"https://src1.org": (1.0, 0.0)}}
+    moves = [
+        Reroute(queue_id=choice.queue.id, priority=choice.priority, n=10, prefer=prefer)
+        for choice in await world.store.choices(10)
+    ]
+    assert await world.store.reroute(moves)
+
+
+BAN = Ban(
+    endpoint="https://src0.org", vo=None, cancel=False, allow_submit=False, until=None, message="", by="", since=NOW
+)
+FAILURE = stores.failure(Again.NEVER)
+
 ACTS: dict[str, Act] = {
     "insert": lambda w: w.store.insert(job(transfer(99, activity="new"), vo="new")),
     "claim": _claim,
@@ -113,6 +130,12 @@ ACTS: dict[str, Act] = {
     "cancel": lambda w: w.store.cancel(w.orders[0].job_id, NOW),
     "priority": lambda w: w.store.set_priority(w.waiting.job_id, 1),
     "promote": lambda w: w.store.promote(NOW + 10_000, 10),
+    "hold": lambda w: w.store.hold(w.waiting.job_id, held=True),
+    "ban": lambda w: w.store.put_ban(BAN),
+    "lift": lambda w: w.store.lift_ban("https://src0.org", None),
+    "keep": lambda w: w.store.keep("name", "text"),
+    "reroute": _reroute,
+    "cancel waiting": lambda w: w.store.cancel_waiting(WaitingFilter(endpoint="https://src0.org"), NOW, 50, FAILURE),
     "expire": lambda w: w.store.expire(NOW + 60, 10),
     "prune": lambda w: w.store.prune_events(2),
 }

@@ -61,6 +61,8 @@ class Search:
     def __call__(self, connection: Connection, where: WaitingFilter, limit: int) -> list[int]:
         """Numbers of up to `limit` jobs; empty: there are none."""
         mine = select(queues.c.id).where(_touches(where))
+        if connection.execute(mine.limit(1)).scalar() is None:
+            return []
         found: dict[int, None] = {}
         for waiting in (READY_SQL, DELAYED_SQL):
             turn = select(transfers.c.job_ref).distinct().where(transfers.c.queue_id.in_(mine), text(waiting))
