@@ -206,13 +206,13 @@ def test_memory_is_bounded_by_places(history: list[Begin | End | Wait]) -> None:
     for step in history * 3:
         it.do(step)
     health = it.health
-    assert len(health._circuits) <= N_PLACES
-    assert len(health._pauses) <= N_PLACES
+    assert len(health._spots.by_place) <= N_PLACES
+    assert len(health._spots._routes) <= len(LINKS) * len(VOS)
     assert len(health._alarms._at) <= N_PLACES
     assert len(health._alarms._heap) <= 2 * N_PLACES + 65
     while it.running:
         it.do(End(0, None))
-    assert not health._active
+    assert not any(spot.n_active for spot in health._spots.by_place.values())
 
 
 @given(steps())

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from transfer_engine.config import BreakerSettings
 from transfer_engine.health.blame import Trouble
 from transfer_engine.health.circuit import Circuit, State, Streak
 from transfer_engine.health.pause import Pause
+from transfer_engine.health.spot import Spot
 from transfer_engine.model import Place
 
 VERSION: Final = 1
 
 
-def dump(circuits: Mapping[Place, Circuit], pauses: Mapping[Place, Pause]) -> dict[str, Any]:
+def dump(spots: Iterable[Spot]) -> dict[str, Any]:
     """What is in trouble; what works is not worth remembering."""
+    known = sorted(spots, key=lambda spot: spot.place)
     return {
         "version": VERSION,
         "circuits": [
-            _circuit(place, circuit)
-            for place, circuit in sorted(circuits.items())
-            if circuit.state in {State.OPEN, State.PROBING} and circuit.streak is not None
+            _circuit(spot.place, spot.circuit)
+            for spot in known
+            if spot.circuit.state in {State.OPEN, State.PROBING} and spot.circuit.streak is not None
         ],
-        "pauses": [
-            {"place": list(place), "since": pause.since, "until": pause.until, "limit": pause.limit, "n": pause.n,
-             "message": pause.message}
-            for place, pause in sorted(pauses.items())
-            if pause.waiting
-        ],
-    }  # fmt: skip
+        "pauses": [_pause(spot.place, spot.pause) for spot in known if spot.pause is not None and spot.pause.waiting],
+    }
 
 
 def load(
@@ -66,6 +63,17 @@ def _circuit(place: Place, circuit: Circuit) -> dict[str, Any]:
             "codes": dict(streak.codes),
             "message": streak.message,
         },
+    }
+
+
+def _pause(place: Place, pause: Pause) -> dict[str, Any]:
+    return {
+        "place": list(place),
+        "since": pause.since,
+        "until": pause.until,
+        "limit": pause.limit,
+        "n": pause.n,
+        "message": pause.message,
     }
 
 
