@@ -134,7 +134,7 @@ def position(tables: Tables, file_id: FileId) -> Position:
     bucket = tables.buckets.get((row.queue.id, row.priority))
     before = 0
     n_bytes = 0
-    if bucket is not None and row.state is FileState.SUBMITTED:
+    if bucket is not None and row.state in {FileState.SUBMITTED, FileState.NOT_USED}:
         for number in set(bucket.ids):
             place = tables.ready_in(number, bucket) if number < file_id else None
             if place is not None:

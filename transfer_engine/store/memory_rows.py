@@ -114,6 +114,7 @@ class Job:
             n_finished=self.n_finished,
             n_failed=self.n_failed,
             n_canceled=self.n_canceled,
+            held=self.held and self.finished_at is None,
         )
 
 
@@ -166,6 +167,13 @@ class Row:
         """Whether it can be claimed."""
         return self.state is FileState.SUBMITTED and self.retry_at is None and not self.job.held
 
+    def _is_followed(self) -> bool:
+        """Whether a replica or hop waits for it; further replicas may have been cancelled."""
+        job = self.job
+        if not self.file.follows or job.job_type is JobType.MULTIHOP:
+            return self.file.follows
+        return any(job.files[i].state is FileState.NOT_USED for i in further_replicas(job, self.id - job.first))
+
     def assignment(self, now: float, *, copying: bool = False, canceling: bool = False) -> Assignment:
         """The work order of its attempt."""
         job, file = self.job, self.file
@@ -185,7 +193,7 @@ class Row:
             options=load_options(job.options),
             scitag=file.scitag,
             n_failed=self.n_failed,
-            follows=file.follows,
+            follows=self._is_followed(),
             dest_owned=self.dest_owned,
             copying=copying,
             submitted_at=job.submitted_at,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transfer_engine.model import Applied, AttemptView, Change, Queue, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobState, JobType, roll_up, step
-from transfer_engine.store.memory_rows import Job, Row
+from transfer_engine.store.memory_rows import Job, Row, further_replicas
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.store.settle import DETAILS_REASON
 
@@ -17,7 +17,7 @@ def apply(tables: Tables, change: Change) -> Applied:
     if row.state not in change.expect:
         return Applied(won=False, state=row.state)
     after = step(row.state, change.event)
-    follower = _follower(tables, change) if change.activate_next else None
+    follower = _follower(tables, row) if change.activate_next else None
     reason = change.failure.reason if change.failure else None
     if change.failure is not None and change.event in {Event.RETRY, Event.FAIL}:
         _remember_attempt(row, change, reason or "")
@@ -45,12 +45,15 @@ def _not_driven(tables: Tables, change: Change) -> Row | None:
     return None if place is None else tables.row(*place)
 
 
-def _follower(tables: Tables, change: Change) -> Row:
-    place = tables.place(change.file_id + 1)
-    assert place is not None, "a transfer that is followed has a next one in its job"
-    row = tables.row(*place)
-    step(row.state, Event.ACTIVATE)
-    return row
+def _follower(tables: Tables, row: Row) -> Row:
+    """The next hop, or the next replica that was not cancelled."""
+    job, index = row.job, row.id - row.job.first
+    if job.job_type is not JobType.MULTIHOP:
+        unused = (i for i in further_replicas(job, index) if job.files[i].state is FileState.NOT_USED)
+        return tables.row(job, next(unused))
+    follower = tables.row(job, index + 1)
+    step(follower.state, Event.ACTIVATE)
+    return follower
 
 
 def _write(tables: Tables, row: Row, change: Change, after: FileState) -> None:
@@ -62,7 +65,7 @@ def _write(tables: Tables, row: Row, change: Change, after: FileState) -> None:
         tables.forget_remains(row)
     row.state = after
     row.n_failed += change.charge
-    row.retry_at = change.retry_at
+    row.retry_at = None if row.job.held else change.retry_at
     row.dest_owned = change.dest_owned
     if change.started_at is not None:
         row.started_at = change.started_at
