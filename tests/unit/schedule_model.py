@@ -27,7 +27,10 @@ SPINS_MAX = 10_000
 
 
 def queues_of(
-    sources: Sequence[str], destinations: Sequence[str], vos: Sequence[str] = ("vo",), activities: Sequence[str] = ("x",)
+    sources: Sequence[str],
+    destinations: Sequence[str],
+    vos: Sequence[str] = ("vo",),
+    activities: Sequence[str] = ("x",),
 ) -> list[Queue]:
     """All combinations, numbered."""
     found = [(s, d, v, a) for s in sources for d in destinations for v in vos for a in activities]
