@@ -85,6 +85,7 @@ def test_service_examples(storages: Path) -> None:
     try:
         _shell(_block("transfer-engine list --limit"), storages)
         assert "FINISHED" in _shell(_block("transfer-engine wait"), storages)
+        assert "until" in _shell(_block("transfer-engine ban"), storages)
     finally:
         service.send_signal(signal.SIGTERM)
         service.communicate()
