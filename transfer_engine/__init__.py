@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer_engine.config import Settings
-    from transfer_engine.engine import LinkStatus, Running
+    from transfer_engine.figures import LinkStatus, Running
     from transfer_engine.errors import (
         Banned,
         Conflict,

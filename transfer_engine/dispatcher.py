@@ -215,7 +215,7 @@ class Dispatcher:
 
     # What becomes of it (driving.Watcher)
 
-    def failed(self, driven: Driven, failure: Failure) -> bool:
+    def failed(self, driven: Driven, failure: Failure) -> int:
         """See `Watcher.failed`."""
         return self.governor.failed(driven, failure)
 
@@ -224,7 +224,7 @@ class Dispatcher:
         order = driven.order
         if isinstance(outcome, Done):
             driven.n_moved = outcome.bytes_moved
-        self.governor.settled(driven, outcome)
+        self.governor.settled(driven, outcome, change)
         self.absorb(applied.shifts)
         self._count(order, outcome, applied)
         if change.retry_at is not None:

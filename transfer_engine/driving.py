@@ -68,8 +68,8 @@ class Driven:
 class Watcher(Protocol):
     """Who is told what becomes of a driven transfer."""
 
-    def failed(self, driven: Driven, failure: Failure) -> bool:
-        """An attempt failed; whether that is a storage's trouble that is known already, and not to be charged."""
+    def failed(self, driven: Driven, failure: Failure) -> int:
+        """An attempt failed; how many in a row were a storage's trouble that was known already (0: this was not)."""
 
     def settled(self, driven: Driven, outcome: Outcome, change: Change, applied: Applied) -> None:
         """An outcome was committed."""
@@ -219,9 +219,11 @@ class Driver:
 
     def _change(self, driven: Driven, outcome: Outcome) -> Change:
         order, now, rng = driven.order, self._deps.clock.now(), self._deps.rng
-        excused = isinstance(outcome, Failed) and outcome.charge and self._watcher.failed(driven, outcome.failure)
+        n_excused = 0
+        if isinstance(outcome, Failed) and outcome.charge:
+            n_excused = self._watcher.failed(driven, outcome.failure)
         try:
-            return settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, excused=excused)
+            return settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, n_excused=n_excused)
         except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
             failure = replace(self._broken(order, error), again=Again.NEVER)
             failed = Failed(failure=failure, clean=False, started_at=order.claimed_at)

@@ -6,15 +6,16 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from transfer_engine import submission
+from transfer_engine import figures, submission
 from transfer_engine.attempt import Tools
-from transfer_engine.board import LinkTally
+from transfer_engine.banning import Hooks
 from transfer_engine.clock import Deps
+from transfer_engine.control import Control
 from transfer_engine.dispatcher import Dispatcher, Rules
-from transfer_engine.errors import EngineError, Invalid
+from transfer_engine.errors import EngineError, Invalid, StoreUnavailable
+from transfer_engine.figures import LinkStatus, Running
 from transfer_engine.model import (
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
@@ -50,35 +51,6 @@ class Closable(Protocol):
         """Close it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A transfer that is being driven now."""
-
-    file_id: FileId
-    job_id: JobId
-    link: Link
-    phase: str
-    mode: str | None
-    bytes_done: int
-    size_bytes: int | None
-    since_s: float
-    """Seconds since its claim."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkStatus:
-    """One link, now and since the engine started."""
-
-    source_se: str
-    dest_se: str
-    ready: int
-    active: int
-    finished: int
-    failed: int
-    retried: int
-    bytes_done: int
-
-
 class Engine:
     """Moves files. Open it with `async with`; everything it started ends with the block."""
 
@@ -104,6 +76,20 @@ class Engine:
         self._grace_s = grace_s
         self._threads = threads
         self._dispatcher = Dispatcher(store=store, tools=tools, rules=rules, deps=deps, on_commit=self._committed)
+        self.control = Control(
+            store=store,
+            reader=reader,
+            deps=deps,
+            hooks=Hooks(
+                on_caps=self._ordered,
+                on_shifts=self._dispatcher.absorb,
+                on_canceled=self._dispatcher.canceled,
+                moving=lambda: figures.moving(self._dispatcher.driven.values()),
+                write=self._write,
+            ),
+        )
+        """Bans, drain, holds."""
+        self._dispatcher.duties.append(self.control)
         self._loop_task: asyncio.Task[None] | None = None
         self._writes: set[asyncio.Task[Any]] = set()
         self._ended = False
@@ -116,6 +102,8 @@ class Engine:
         """Open the store and start. Raises: StoreLocked, StoreUnavailable."""
         await self._store.open()
         try:
+            await self.control.load()
+            self._ordered()
             await self._dispatcher.load()
         except BaseException:
             await self._store.close()
@@ -133,6 +121,7 @@ class Engine:
         task, self._loop_task = self._loop_task, None
         if task is None:
             return
+        self.control.stop()
         self._dispatcher.stop_claiming()
         await self._wait_for_driven(self._grace_s if grace_s is None else grace_s)
         if self._writes:
@@ -142,6 +131,10 @@ class Engine:
         # What broke the dispatcher has been logged and told to those who wait.
         await asyncio.wait([task])
         self._tell_the_end("the engine was closed")
+        try:
+            await self._dispatcher.remember()
+        except StoreUnavailable:
+            log.warning("what was learned of storages is not kept")
         await self._store.close()
         for closable in self._closing:
             await closable.aclose()
@@ -206,6 +199,7 @@ class Engine:
         Raises:
             Invalid: names the field and what was expected; nothing was stored.
             Conflict: the key or id was used for something else.
+            Banned: an operator has banned the user or a storage.
             StoreUnavailable: nothing was stored; the same call may be repeated.
         """
         if isinstance(transfers, JobRequest):
@@ -221,6 +215,7 @@ class Engine:
                 key=key,
             )
         planned = await self._plan(request)
+        self.control.check(planned)
 
         def accepted(inserted: Inserted) -> None:
             self._dispatcher.submitted(inserted.shifts, planned.deadline_at if inserted.new else None)
@@ -337,43 +332,11 @@ class Engine:
 
     def running(self) -> list[Running]:
         """The transfers that are being driven now."""
-        now = asyncio.get_running_loop().time()
-        return [
-            Running(
-                file_id=driven.order.file_id,
-                job_id=driven.order.job_id,
-                link=self._dispatcher.board.link(driven.order.queue),
-                phase=driven.progress.phase,
-                mode=driven.progress.mode.value if driven.progress.mode else None,
-                bytes_done=driven.progress.bytes_done,
-                size_bytes=driven.progress.size_bytes or driven.order.size_bytes,
-                since_s=now - driven.since,
-            )
-            for driven in self._dispatcher.driven.values()
-        ]
+        return figures.running(self._dispatcher.driven.values(), self._dispatcher.board)
 
     def links(self) -> list[LinkStatus]:
         """Every link with work now or since the start."""
-        board = self._dispatcher.board
-        ready = board.ready_by_link()
-        active = board.active_by_link()
-        every = sorted({*ready, *active, *board.tallies}, key=str)
-        found = []
-        for link in every:
-            tally = board.tallies.get(link, LinkTally())
-            found.append(
-                LinkStatus(
-                    source_se=link.source_se,
-                    dest_se=link.dest_se,
-                    ready=ready.get(link, 0),
-                    active=active.get(link, 0),
-                    finished=tally.finished,
-                    failed=tally.failed,
-                    retried=tally.retried,
-                    bytes_done=tally.bytes_done,
-                )
-            )
-        return found
+        return figures.links(self._dispatcher.board)
 
     def active(self) -> dict[Link, int]:
         """Link → transfers that hold a slot now."""
@@ -382,6 +345,11 @@ class Engine:
     def backlog(self) -> dict[tuple[Link, str, str], int]:
         """(link, VO, activity) → transfers that could be claimed now if there were room."""
         return self._dispatcher.board.ready_by_sharer()
+
+    def _ordered(self) -> None:
+        """What operators have ordered has changed."""
+        self._dispatcher.governor.order(self.control.caps(self._deps.clock.now()))
+        self._dispatcher.changed()
 
     def _committed(self, ended: JobId | None) -> None:
         if ended is not None and ended in self._waiters:

@@ -19,14 +19,12 @@ from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
 from transfer_engine.measures import Measures
 from transfer_engine.metering import End, Meter
-from transfer_engine.model import Cap, Done, Failed, Failure, FileId, Outcome, Place, Unknown
+from transfer_engine.model import Cap, Change, Done, Failed, Failure, FileId, Outcome, Place, Unknown
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.reasons import Reason, Why
 
 log = logging.getLogger(__name__)
 
-EXCUSED_MAX: Final = 10
-"""So many failures in a row are not counted against a transfer; then they are, whoever's fault they were."""
 OPTIMIZED: Final = frozenset({"in", "out", "link"})
 OVERLOADS: Final = frozenset({"OVERLOADED", "STALLED"})
 TROUBLES: Final = frozenset({"UNAVAILABLE", "TIMED_OUT", "COPY_FAILED", "OUTCOME_UNKNOWN", "BAD_SERVER"})
@@ -35,7 +33,7 @@ TROUBLES: Final = frozenset({"UNAVAILABLE", "TIMED_OUT", "COPY_FAILED", "OUTCOME
 class Governor:
     """Caps on places. All `now` are instants of the engine's clock."""
 
-    def __init__(  # noqa: PLR0913 - those whose caps it gathers
+    def __init__(
         self,
         *,
         board: Board,
@@ -94,23 +92,20 @@ class Governor:
             link = self._board.link(order.queue)
             self._apply(self.health.moving(link, order.queue.vo, self._now(), began_at=driven.began_at))
 
-    def failed(self, driven: Driven, failure: Failure) -> bool:
-        """It failed; whether the failure is a storage's trouble that was known already."""
+    def failed(self, driven: Driven, failure: Failure) -> int:
+        """See `driving.Watcher.failed`."""
         order = driven.order
         link, now = self._board.link(order.queue), self._now()
-        self._apply(self.health.lost(link, order.queue.vo, failure, now, began_at=driven.began_at))
-        driven.failure = failure
+        if driven.failure is None:
+            self._apply(self.health.lost(link, order.queue.vo, failure, now, began_at=driven.began_at))
+            driven.failure = failure
         if not self.health.excuses(link, order.queue.vo, failure, began_at=driven.began_at):
             self._excused.pop(order.file_id, None)
-            return False
-        n = self._excused.get(order.file_id, 0) + 1
-        if n > EXCUSED_MAX:
-            del self._excused[order.file_id]
-            return False
-        self._excused[order.file_id] = n
-        return True
+            return 0
+        n = self._excused[order.file_id] = self._excused.get(order.file_id, 0) + 1
+        return n
 
-    def settled(self, driven: Driven, outcome: Outcome) -> None:
+    def settled(self, driven: Driven, outcome: Outcome, change: Change) -> None:
         """An outcome was committed."""
         if isinstance(outcome, Unknown):
             order = driven.order
@@ -119,6 +114,8 @@ class Governor:
             changed = self.health.lost(link, order.queue.vo, outcome.failure, self._now(), began_at=driven.began_at)
             self._apply(changed)
         driven.outcome = outcome
+        if isinstance(outcome, Failed) and change.charge:
+            self._excused.pop(driven.order.file_id, None)
 
     def released(self, driven: Driven) -> None:
         """It gives its slots back."""

@@ -27,7 +27,7 @@ class Lane:
     """Ready transfers of one queue at one priority."""
 
     __slots__ = (
-        "bands", "blocked", "key", "level", "link", "n_bytes", "n_ready", "open", "parked_in",
+        "bands", "blocked", "key", "level", "link", "n_bytes", "n_held", "n_ready", "open", "parked_in",
         "priority", "queue", "rooms", "site", "stamp",
     )  # fmt: skip
 
@@ -52,6 +52,8 @@ class Lane:
         self.bands = bands
         self.n_ready = 0
         self.n_bytes = 0
+        self.n_held = 0
+        """Transfers of it that hold slots."""
         self.open = False
         self.blocked = False
         """The store found nothing to claim: what waits is for destinations that are being written."""

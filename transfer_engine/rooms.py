@@ -68,6 +68,15 @@ class Room:
         self.limit = min((cap.limit for cap in self._caps.values()), default=UNLIMITED)
         self.limit = min(self.limit, self._configured)
 
+    def ceiling(self) -> tuple[int, float | None, int]:
+        """What bounds it now, until which instant (None: no end is known), and what then."""
+        binding = [cap for cap in self._caps.values() if cap.limit == self.limit]
+        ends = [cap.reason.until for cap in binding]
+        if self._configured == self.limit or not binding or None in ends:
+            return self.limit, None, self.limit
+        others = [cap.limit for cap in self._caps.values() if cap not in binding]
+        return self.limit, max(at for at in ends if at is not None), min([self._configured, *others])
+
     @property
     def drain_s(self) -> float:
         """How long what waits would take at the present limit: who has most is last to be done."""

@@ -169,6 +169,7 @@ class Scheduler:
         self._take(self.lane(queue, priority), now, bytes_s)
 
     def _take(self, lane: Lane, now: float, bytes_s: float) -> None:
+        lane.n_held += 1
         for room in lane.rooms:
             room.used += 1
         for band in lane.bands:
@@ -180,6 +181,7 @@ class Scheduler:
     def release(self, queue: Queue, priority: int, now: float, bytes_s: float = 0.0) -> None:
         """A transfer has let go of its slots."""
         lane = self.lane(queue, priority)
+        lane.n_held -= 1
         for room in lane.rooms:
             room.used -= 1
             if room.parked and room.used < room.limit:
@@ -345,7 +347,7 @@ class Scheduler:
     def tidy(self) -> None:
         """Forget lanes, activities, VOs and destinations without work; what is limited stays."""
         for key, lane in list(self.lanes.items()):
-            if not lane.n_ready and lane.parked_in is None:
+            if not lane.n_ready and not lane.n_held and lane.parked_in is None:
                 del self.lanes[key]
         used = {id(lane.level) for lane in self.lanes.values()}
         for name, site in list(self.sites.items()):

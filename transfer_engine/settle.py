@@ -27,11 +27,12 @@ REPLICA_CANNOT_HELP: Final = frozenset({"ALREADY_EXISTS", "NO_SPACE", "DENIED", 
 
 
 def decide(
-    order: Assignment, outcome: Outcome, *, now: float, policy: RetryPolicy, rng: random.Random, excused: bool = False
+    order: Assignment, outcome: Outcome, *, now: float, policy: RetryPolicy, rng: random.Random, n_excused: int = 0
 ) -> Change:
     """The change that an outcome calls for.
 
-    Args: excused: a failure is a storage's trouble that was known already: the transfer tries again, uncharged.
+    Args: n_excused: how many failures in a row, with this one, were a storage's trouble that was known already:
+        the transfer tries again, uncharged. 0: this one was not.
     """
     match outcome:
         case Done():
@@ -44,8 +45,8 @@ def decide(
                 activate_next=order.follows and order.job_type is JobType.MULTIHOP,
             )
         case Failed():
-            again_at = policy.retry_at(outcome.failure, order.options, max(order.n_failed, 1), now, rng)
-            if excused and again_at is not None:
+            again_at = policy.uncharged_at(outcome.failure, order.options, n_excused, now, rng) if n_excused else None
+            if again_at is not None:
                 return _change(
                     order,
                     Event.RETRY,

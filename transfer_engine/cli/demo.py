@@ -16,7 +16,7 @@ from transfer_engine.cli.exits import Exit
 from transfer_engine.cli.output import PROGRAM, put, say, size
 from transfer_engine.demo.run import N_LINKS, SITES, Demo, opened
 from transfer_engine.demo.verdict import Verdict
-from transfer_engine.engine import LinkStatus
+from transfer_engine.figures import LinkStatus
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from transfer_engine.cli.output import size
-from transfer_engine.engine import LinkStatus, Running
+from transfer_engine.figures import LinkStatus, Running
 
 if TYPE_CHECKING:
     from rich.progress import Progress
