@@ -14,6 +14,7 @@ from typing import Final
 
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import (
+    SPAN_MAX_S,
     Ceiling,
     Levels,
     Seen,
@@ -28,8 +29,17 @@ from transfer_engine.metering import Sample
 from transfer_engine.model import Place
 from transfer_engine.seeking import SAME, Search
 
-RISE: Final = 0.05
-"""Least gain of a large step that is worth another one."""
+RISE, STEEP = 0.25, 0.85
+"""Part of a proportional gain with which a large step is worth another one, and with which it may be as large."""
+FAR: Final = 0.85
+"""Goodput after a step up against the one before that puts the best below, or near, the level before."""
+SHORT_S: Final = 5.0
+"""Copies that end within it do no harm when they are too many."""
+FALL: Final = 0.05
+GAIN: Final = 0.03
+UNSURE, CLEAR = 0.05, 0.15
+TRIAL_S, HOLD_S = 4.0, 8.0
+"""Shortest windows."""
 FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.35
 """Goodput against what was usual: once below the first, or twice beyond the others, and the place has changed."""
 ODD_MAX: Final = 2
@@ -37,8 +47,6 @@ RETREAT: Final = 0.7
 NEARLY: Final = 0.75
 """Part of the target that has to be active on average: slots of short copies are empty for a moment."""
 REPORTS_MIN: Final = 6
-CLEAN_MAX_S: Final = 60.0
-"""Longest window; what reports less often than that is judged by what there is."""
 HOLD_SMOOTHING: Final = 0.3
 COST_SHARE: Final = 0.01
 """Part of the goodput that comparing with the neighbours may cost."""
@@ -91,8 +99,10 @@ class Climber:
         self._flushed = False
         self._first = True
         """No level below `base` was measured in this ramp."""
+        self._path: dict[int, float] = {}
+        """Levels of this ramp, and their goodput."""
         self._search = Search(self.base, 0.0, 0)
-        self._search_at = 0.0
+        self._search_at = self._search_rate = 0.0
         self._lost_s = 0.0
         """What the trials of this search cost, in seconds of all the goodput."""
         self._look_down = False
@@ -137,7 +147,7 @@ class Climber:
 
     def judge(self, sample: Sample, now: float) -> Adjustment | None:
         """Decide on the window so far."""
-        if self.window.generations < 1 or self.window.n_reports < min(REPORTS_MIN, 2 * self.target):
+        if self.window.generations < 1 or self.window.n_reports < min(REPORTS_MIN, self.target):
             return None
         match self.phase:
             case Phase.RAMP:
@@ -145,9 +155,9 @@ class Climber:
             case Phase.DESCEND:
                 return self._judge_descent(sample, now)
             case Phase.SEEK:
-                return self._judge_trial(sample, now) if self._is_clean(2) else None
+                return self._judge_trial(sample, now)
             case Phase.HOLD:
-                return self._judge_hold(sample, now) if self._is_clean(2) else None
+                return self._judge_hold(sample, now) if self._is_clean(2, HOLD_S) else None
 
     def bound(self, lowest: int, highest: int) -> None:
         """Respect the configured bounds, which may have changed."""
@@ -163,20 +173,26 @@ class Climber:
     def begin(self, phase: Phase, target: int) -> None:
         """Go to `target` and look from there, nothing being known."""
         self.phase, self.target, self.base = phase, target, target
-        self.reference, self._first, self._odd = None, True, 0
+        self.reference, self._first, self._odd, self._path = None, True, 0, {}
         self.restart()
 
-    def _is_clean(self, generations: float) -> bool:
+    def _is_clean(self, generations: float, span_s: float = 0.0) -> bool:
         """The window holds enough copies, or parts of them, and only such that began at this level."""
         if not self._flushed:
             self._flushed, self.window = True, Window()
             return False
         window = self.window
-        enough = window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN
-        return enough or (window.generations >= 1 and window.span_s >= CLEAN_MAX_S)
+        if window.generations < 1 or window.span_s < span_s:
+            return False
+        if generations <= 1:
+            return window.n_reports >= REPORTS_MIN or window.span_s >= SPAN_MAX_S
+        enough = window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN and window.is_whole
+        return enough or window.span_s >= SPAN_MAX_S
 
     def _remember(self, seen: Seen, now: float) -> None:
         self.levels.remember(self.size.decade or 0, self.target, seen.rate, now)
+        if self.phase is Phase.RAMP:
+            self._path[self.target] = seen.rate
         self.ceiling.passed(self.target)
 
     def _judge_ramp(self, sample: Sample, now: float) -> Adjustment | None:
@@ -184,14 +200,16 @@ class Climber:
         if before is None:
             self._remember(seen, now)
             return self._rise(sample, now, 2.0, f"goodput is {rate_text(seen.rate)} with {self.target}")
-        growth, ratio = self.target / self.base, seen.ratio(before)
+        ratio = seen.ratio(before)
+        part = (ratio - 1) / (self.target / self.base - 1)
         # Copies that began earlier also report for the time when each had more: the ratio is at most this.
-        quick = not self._flushed and not 1 + RISE <= ratio < 1 + (growth - 1) / 2
+        quick = not self._flushed and not RISE <= part < STEEP
         if not quick and not self._is_clean(1):
             return None
-        factor = 2.0 if quick else min(2.0, max(ratio, 1.25))
-        if ratio < 1 + RISE * min(growth - 1, 1):
+        if part < RISE:
             return self._stop(sample, now, seen, before)
+        # Long copies that are too many stay for long: where the growth slackens, steps get small.
+        factor = 2.0 if part >= STEEP else max(ratio, 1.25) if seen.copy_s < SHORT_S else 1.25
         self._remember(seen, now)
         self._first = False
         taken = taken_from(before, seen)
@@ -223,13 +241,15 @@ class Climber:
         words = went(before, seen, base, tried)
         if (elsewhere := bottleneck(before, seen)) is not None:
             return self._hold(now, tried, seen, f"{words}, {elsewhere}: keep {tried}")
-        if ratio < 1 - RISE and self._first and base > sample.lowest:
+        if ratio < 1 - FALL and self._first and base > sample.lowest:
             self.phase = Phase.DESCEND
             after = max(base // 2, sample.lowest)
             return self._go(after, now, f"{words}: try {after}", seen)
+        if ratio < FAR and not self._first:
+            return self._hold(now, base, before, f"{words}: back to {base}", probe_s=0.0)
         if ratio > 1 + SAME:
             self.base, self.reference = tried, seen
-        return self._seek(sample, now, max(1, (tried - base) // 4), words, {base: before.rate, tried: seen.rate})
+        return self._seek(sample, now, max(1, (tried - base) // 4), words, self._path)
 
     def _judge_descent(self, sample: Sample, now: float) -> Adjustment | None:
         seen, before = self.window.seen(), self.reference
@@ -252,6 +272,7 @@ class Climber:
         """Look around the base in steps of `step`."""
         assert self.reference is not None, "a search starts from a level that was measured"
         self.phase, self._search_at, self._lost_s = Phase.SEEK, now, 0.0
+        self._search_rate = self.reference.rate
         up_only = self.place.kind == "link"
         self._search = Search(self.base, self.reference.rate, step, up_only=up_only, seen=dict(known))
         return self._next_trial(sample, now, self.reference, words)
@@ -262,13 +283,20 @@ class Climber:
         if level is not None:
             return self._go(level, now, f"{words}: try {level}", seen)
         found = self._search
-        self.probe_wait_s = self.settings.probe_s if found.moved else 2 * self.probe_wait_s
+        gained = found.rate > (1 + GAIN) * self._search_rate
+        self.probe_wait_s = self.settings.probe_s if gained else 2 * self.probe_wait_s
         self.probe_wait_s = min(max(self.probe_wait_s, self._lost_s / COST_SHARE), self.settings.probe_max_s)
         return self._hold(now, found.base, self.reference, f"{words}: {found.base} is best")
 
     def _judge_trial(self, sample: Sample, now: float) -> Adjustment | None:
         seen, before = self.window.seen(), self.reference
         assert before is not None, "a trial is compared with a level that was measured"
+        against, up = seen.rate / self._search.wanted(self.target), self.target > self.base
+        # Earlier copies make a step up look better at first, and one down worse; what is far off is clear early.
+        hopeless = up and against < 1 - (UNSURE if self.window.n_reports < 2 * REPORTS_MIN else 0.0)
+        clear = abs(against - 1) > CLEAR and self._is_clean(1, TRIAL_S) if not hopeless else True
+        if not clear and not self._is_clean(2, TRIAL_S):
+            return None
         self._remember(seen, now)
         words = went(before, seen, self.base, self.target)
         self._lost_s += max(0.0, 1 - seen.ratio(before)) * (now - self._search_at)
@@ -278,9 +306,11 @@ class Climber:
             self.base, self.reference = self.target, seen
         return self._next_trial(sample, now, seen, words)
 
-    def _hold(self, now: float, level: int, seen: Seen | None, words: str) -> Adjustment | None:
+    def _hold(
+        self, now: float, level: int, seen: Seen | None, words: str, *, probe_s: float | None = None
+    ) -> Adjustment | None:
         self.phase, self.base, self.reference, self._odd = Phase.HOLD, level, seen, 0
-        self.probe_at = now + self.probe_wait_s
+        self.probe_at = now + (self.probe_wait_s if probe_s is None else probe_s)
         return self._go(level, now, words, seen, always=True)
 
     def _judge_hold(self, sample: Sample, now: float) -> Adjustment | None:
@@ -328,7 +358,7 @@ class Climber:
         self.levels.forget(self.size.decade or 0)
         self.probe_wait_s = self.settings.probe_s
         words = f"goodput rose from {rate_text(usual.rate)} to {rate_text(seen.rate)} with {self.target} all the time"
-        self.phase, self._first = Phase.RAMP, False
+        self.phase, self._first, self._path = Phase.RAMP, False, {self.target: seen.rate}
         cap = self.ceiling.cap(sample.highest, now)
         if self.target >= cap or not sample.waiting:
             return self._hold(now, self.target, seen, f"{words}: {self._cap_words(sample, now)}")

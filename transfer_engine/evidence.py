@@ -11,6 +11,10 @@ from transfer_engine.metering import Sample
 
 CLASSES_MAX: Final = 8
 LEVELS_MAX: Final = 24
+LONG: Final = 6
+"""Reports of each copy after which its beginning and end matter little."""
+SPAN_MAX_S: Final = 60.0
+"""Longest window; what reports less often than that is judged by what there is."""
 _CLASS_WIDTH: Final = 0.75
 """Decades by which the mean size must leave a size class, whose width is one: sizes at an edge must not flap."""
 
@@ -33,6 +37,7 @@ class Window:
     moved_bytes: float = 0.0
     slot_s: float = 0.0
     n_reports: int = 0
+    n_finished: int = 0
     sizes: float = 0.0
     n_sizes: int = 0
     others: dict[str, tuple[float, float, float]] = field(default_factory=dict)
@@ -45,6 +50,7 @@ class Window:
         self.moved_bytes += sample.moved_bytes
         self.slot_s += sample.slot_s
         self.n_reports += sample.n_reports
+        self.n_finished += sample.n_finished
         if sample.size_bytes is not None:
             self.sizes += sample.size_bytes * sample.n_reports
             self.n_sizes += sample.n_reports
@@ -62,6 +68,11 @@ class Window:
     def generations(self) -> float:
         """How often each copy has reported, on average."""
         return self.n_reports / self.active if self.active_s else 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether beginnings and ends of copies, which move nothing, have their due part in it."""
+        return self.n_finished >= self.active or self.generations >= LONG or self.span_s >= SPAN_MAX_S
 
     @property
     def rate(self) -> float:
@@ -95,6 +106,11 @@ class Seen:
             self.size + part * (newer.size - self.size),
             newer.others,
         )
+
+    @property
+    def copy_s(self) -> float:
+        """About how long one copy takes; 0 when nobody knows."""
+        return self.size * self.active / self.rate if self.rate else 0.0
 
     def ratio(self, before: Seen) -> float:
         """Goodput against `before`'s."""

@@ -10,6 +10,9 @@ SAME: Final = 0.015
 GAIN_MIN, GAIN_MAX, GAIN_PART = 0.01, 0.03, 0.3
 """A step up has to bring this part of what it would bring if each copy were as fast as before, within bounds."""
 
+LINEAR: Final = 0.05
+TRIALS_MAX: Final = 12
+
 
 @dataclass(slots=True)
 class Search:
@@ -24,8 +27,7 @@ class Search:
     seen: dict[int, float] = field(default_factory=dict)
     """Levels that were measured in this search, or right before it."""
     best: float = 0.0
-    moved: bool = False
-    """The base is not the one it began with."""
+    n_trials: int = 0
     _misses: int = 0
 
     def __post_init__(self) -> None:
@@ -35,26 +37,29 @@ class Search:
 
     def next(self, lowest: int, highest: int) -> int | None:
         """The next level to measure; None: the base is the best."""
-        while self.step:
+        while self.step and self.n_trials < TRIALS_MAX:
             level = max(lowest, min(highest, self.base + self.way * self.step))
             if level != self.base and not self._is_known_worse(level):
                 return level
             self._miss()
         return None
 
+    def wanted(self, level: int) -> float:
+        """The bytes per second that would make `level` the better one."""
+        if level > self.base:
+            part = GAIN_PART * (level - self.base) / self.base
+            return self.rate * (1 + max(GAIN_MIN, min(GAIN_MAX, part)))
+        # Fewer copies for the same are better; against the best, so that many small losses do not add up.
+        return (1 - SAME) * max(self.best, self.rate)
+
     def judge(self, level: int, rate: float) -> bool:
         """Take in a measurement; True: `level` is the base from now on."""
         self.seen[level] = rate
-        if level > self.base:
-            part = GAIN_PART * (level - self.base) / self.base
-            better = rate >= self.rate * (1 + max(GAIN_MIN, min(GAIN_MAX, part)))
-        else:
-            # Fewer copies for the same are better; against the best, so that many small losses do not add up.
-            better = rate >= (1 - SAME) * max(self.best, self.rate)
-        if not better:
+        self.n_trials += 1
+        if rate < self.wanted(level):
             self._miss()
             return False
-        self.base, self.rate, self.moved = level, rate, True
+        self.base, self.rate = level, rate
         self.best = max(self.best, rate)
         self.step = min(2 * self.step, max(1, level // 4))
         self._misses = 0
@@ -64,7 +69,15 @@ class Search:
         """One on the way there is worse than the base."""
         low, high = sorted((self.base, level))
         worse = self.rate * (1 - SAME)
-        return any(rate < worse for at, rate in self.seen.items() if low <= at <= high and at != self.base)
+        if any(rate < worse for at, rate in self.seen.items() if low <= at <= high and at != self.base):
+            return True
+        if level > self.base:
+            return False
+        # Below a level to which goodput grew in proportion, each copy less costs what one copy moves.
+        each = self.rate / self.base * (1 - LINEAR)
+        return any(at < level and rate / at >= each and rate < worse for at, rate in self.seen.items()) and (
+            self.rate / self.base * level < worse
+        )
 
     def _miss(self) -> None:
         self._misses += 1
