@@ -37,7 +37,7 @@ SHORT_S: Final = 5.0
 """Copies that end within it do no harm when they are too many."""
 FALL: Final = 0.05
 GAIN: Final = 0.03
-UNSURE, CLEAR = 0.05, 0.15
+CLEAR: Final = 0.15
 TRIAL_S, HOLD_S = 4.0, 8.0
 """Shortest windows."""
 FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.35
@@ -178,16 +178,25 @@ class Climber:
 
     def _is_clean(self, generations: float, span_s: float = 0.0) -> bool:
         """The window holds enough copies, or parts of them, and only such that began at this level."""
-        if not self._flushed:
-            self._flushed, self.window = True, Window()
-            return False
         window = self.window
+        if not self._flushed:
+            if generations <= 1 or window.is_whole:
+                self._flushed, self.window = True, Window()
+            return False
         if window.generations < 1 or window.span_s < span_s:
             return False
+        if window.span_s >= SPAN_MAX_S:
+            return True
         if generations <= 1:
-            return window.n_reports >= REPORTS_MIN or window.span_s >= SPAN_MAX_S
-        enough = window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN and window.is_whole
-        return enough or window.span_s >= SPAN_MAX_S
+            return window.n_reports >= min(REPORTS_MIN, 2 * self.target)
+        return window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN and window.is_whole
+
+    def follow(self, target: int, now: float) -> Adjustment | None:
+        """Nothing else runs at an end of this link: that end's target bounds it, and a lower one would be a guess."""
+        if target <= self.target:
+            return None
+        self.begin(Phase.HOLD, self.target)
+        return self._go(target, now, f"nothing else runs at one end, whose target is {target}", None)
 
     def _remember(self, seen: Seen, now: float) -> None:
         self.levels.remember(self.size.decade or 0, self.target, seen.rate, now)
@@ -291,10 +300,10 @@ class Climber:
     def _judge_trial(self, sample: Sample, now: float) -> Adjustment | None:
         seen, before = self.window.seen(), self.reference
         assert before is not None, "a trial is compared with a level that was measured"
-        against, up = seen.rate / self._search.wanted(self.target), self.target > self.base
-        # Earlier copies make a step up look better at first, and one down worse; what is far off is clear early.
-        hopeless = up and against < 1 - (UNSURE if self.window.n_reports < 2 * REPORTS_MIN else 0.0)
-        clear = abs(against - 1) > CLEAR and self._is_clean(1, TRIAL_S) if not hopeless else True
+        against = seen.rate / self._search.wanted(self.target)
+        # Earlier copies make a step up look better at first: when it looks bad nevertheless, it is.
+        hopeless = self.target > self.base and against < (1.0 if self.window.is_whole else 1 - CLEAR)
+        clear = hopeless or (abs(against - 1) > CLEAR and self._is_clean(1, TRIAL_S))
         if not clear and not self._is_clean(2, TRIAL_S):
             return None
         self._remember(seen, now)

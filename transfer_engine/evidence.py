@@ -11,8 +11,8 @@ from transfer_engine.metering import Sample
 
 CLASSES_MAX: Final = 8
 LEVELS_MAX: Final = 24
-LONG: Final = 6
-"""Reports of each copy after which its beginning and end matter little."""
+LONG, SEVERAL = 6, 2
+"""A copy with so many reports is long: its beginning and end matter little, and so many of them show how it goes."""
 SPAN_MAX_S: Final = 60.0
 """Longest window; what reports less often than that is judged by what there is."""
 _CLASS_WIDTH: Final = 0.75
@@ -71,8 +71,14 @@ class Window:
 
     @property
     def is_whole(self) -> bool:
-        """Whether beginnings and ends of copies, which move nothing, have their due part in it."""
-        return self.n_finished >= self.active or self.generations >= LONG or self.span_s >= SPAN_MAX_S
+        """Whether beginnings and ends of copies, which move nothing, have their due part in it.
+
+        Copies that began together stay together: a part of their common life is not what the whole is like.
+        """
+        if self.n_finished >= self.active or self.span_s >= SPAN_MAX_S:
+            return True
+        interval_s = self.slot_s / self.n_reports if self.n_reports else 0.0
+        return self.generations >= SEVERAL and self.seen().copy_s >= LONG * interval_s
 
     @property
     def rate(self) -> float:

@@ -21,6 +21,8 @@ from transfer_engine.model import Place
 from transfer_engine.optimizer_memory import read, write
 
 HISTORY_MAX: Final = 200
+ALONE: Final = 0.25
+"""What else runs at an end of a link, as part of what runs on it, below which the link is as good as alone there."""
 HOLD_PACE: Final = 5
 """How much rarer looks suffice while nothing is being learned."""
 
@@ -83,8 +85,16 @@ class Optimizer:
         left = climber.size.update(sample.size_bytes) if sample.size_bytes is not None else None
         if left is not None:
             return climber.remix(sample, now, left)
-        climber.window.add(sample, _others(sample, ends) if place.kind == "link" else ())
+        others = _others(sample, ends) if place.kind == "link" else ()
+        if any(end.active < ALONE * sample.active for end in others):
+            return climber.follow(self._bound_elsewhere(place, sample, others), now)
+        climber.window.add(sample, others)
         return climber.judge(sample, now)
+
+    def _bound_elsewhere(self, link: Place, sample: Sample, others: tuple[Others, ...]) -> int:
+        """The target of the ends where a link is alone."""
+        alone = [place for place, end in zip(_ends(link), others, strict=True) if end.active < ALONE * sample.active]
+        return min(self.target(place, sample.lowest, sample.highest) for place in alone)
 
     def dump(self) -> str:
         """What was learned, as JSON text."""

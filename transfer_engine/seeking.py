@@ -61,7 +61,7 @@ class Search:
             return False
         self.base, self.rate = level, rate
         self.best = max(self.best, rate)
-        self.step = min(2 * self.step, max(1, level // 4))
+        self.step = min(2 * self.step, max(1, level // 2))
         self._misses = 0
         return True
 
