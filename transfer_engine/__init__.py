@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer_engine.config import Settings
-    from transfer_engine.figures import LinkStatus, Running
     from transfer_engine.errors import (
         Banned,
         Conflict,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
         StoreLocked,
         StoreUnavailable,
     )
+    from transfer_engine.figures import LinkStatus, Running
     from transfer_engine.model import (
         FileId,
         FileView,

@@ -96,10 +96,12 @@ class Governor:
         """See `driving.Watcher.failed`."""
         order = driven.order
         link, now = self._board.link(order.queue), self._now()
+        # Asked first: the failure by which a storage's trouble becomes known is the transfer's own.
+        known = self.health.excuses(link, order.queue.vo, failure, began_at=driven.began_at)
         if driven.failure is None:
             self._apply(self.health.lost(link, order.queue.vo, failure, now, began_at=driven.began_at))
             driven.failure = failure
-        if not self.health.excuses(link, order.queue.vo, failure, began_at=driven.began_at):
+        if not known:
             self._excused.pop(order.file_id, None)
             return 0
         n = self._excused[order.file_id] = self._excused.get(order.file_id, 0) + 1

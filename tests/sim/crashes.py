@@ -26,8 +26,10 @@ from transfer_engine.config import Settings
 from transfer_engine.dispatcher import Rules
 from transfer_engine.engine import Engine
 from transfer_engine.errors import StoreUnavailable
+from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import FileView, JobId, JobRequest
+from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import JOB_TERMINAL, TERMINAL, FileState, JobType
@@ -236,6 +238,8 @@ class World:
                 limits=LimitTable.of(settings.limits),
                 shares=ShareTable.of(settings.shares),
                 retry=RetryPolicy(settings.retry),
+                health=Health(settings.breaker, deps.rng),
+                optimizer=Optimizer(settings.optimizer),
                 events_keep=settings.events.keep,
             ),
             deps=deps,

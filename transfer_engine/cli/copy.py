@@ -29,7 +29,9 @@ def settings_of(options: CopyOptions) -> Settings:
         tls["verify"] = False
     n = options.parallel
     limits = {"node": n, "link": n, "endpoint_inbound": n, "endpoint_outbound": n, "streamed": n}
-    settings = load(options.config, {"tls": tls, "limits": limits, "database": "sqlite://"})
+    # So many at a time as the user has said, from the first moment on.
+    flags = {"tls": tls, "limits": limits, "optimizer": {"enabled": False}, "database": "sqlite://"}
+    settings = load(options.config, flags)
     update: dict[str, Any] = {}
     for name, defaults in PATIENCE.items():
         section = getattr(settings, name)
