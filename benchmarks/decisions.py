@@ -2,7 +2,7 @@
 
     python benchmarks/decisions.py [--seconds 2] [--json OUT]
 
-Pure: no store, no network. 100 sources × 100 destinations, four VOs and three activities on them, three
+Pure: no store, no network. 100 sources and 100 destinations, four VOs and three activities on them, three
 priorities; every link has work of one VO and activity, or, where there are fewer transfers than links, the first
 ones have. The steady state: one transfer ends, its slots are given back, and the scheduler decides what
 takes them, as `Board.release` and `Board.decide` do. What starts is queued again as new work, so that the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from typing import TYPE_CHECKING, Final
 
 from transfer_engine.limits import UNLIMITED
@@ -135,6 +136,20 @@ class Room:
             if site in self.parked:
                 self._enter(site)
         return None
+
+    def next(self, below: float = math.inf) -> Site | None:
+        """The one that has had least, less than `below`, of those that wait and have room for a transfer themselves."""
+        site = self.first()
+        if site is None or self.keys[site] >= below:
+            return None
+        if site.room.used < site.room.limit:
+            return site
+        best = None
+        for other in self.parked:
+            into = other.room
+            if into.used < into.limit and self.keys[other] < below:
+                best, below = other, self.keys[other]
+        return best
 
     def wake(self, site: Site) -> list[Lane]:
         """Take a destination's lanes out."""

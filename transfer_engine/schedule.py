@@ -59,6 +59,8 @@ class Scheduler:
         self._runnable: list[tuple[float, int, Site]] = []
         self._hungry: dict[Place, Room] = {}
         """Rooms that may have room for those who wait in them."""
+        self._idle: dict[Place, Room] = {}
+        """Rooms that have room, while all who wait in them go to destinations that are full."""
         self._seq = 0
         self._clock = 0.0
         self._rates: dict[Link, float] = {}
@@ -193,8 +195,7 @@ class Scheduler:
         activity = lane.level.activity
         activity.account.change(-1, now)
         activity.vo.account.change(-1, now)
-        if lane.site.n_open:
-            self._offer(lane.site)
+        self._has_room(lane.site)
 
     def learn(self, queue: Queue, slot_s: float, bytes_s: float) -> None:
         """How long a transfer held its slots, and how fast its bytes moved."""
@@ -218,8 +219,16 @@ class Scheduler:
             self._hungry[room.place] = room
         if room.place.kind == "in":
             site = self.sites.get(room.place.name)
-            if site is not None and site.n_open:
-                self._offer(site)
+            if site is not None:
+                self._has_room(site)
+
+    def _has_room(self, site: Site) -> None:
+        """A destination may have room now, also for lanes that wait where there was room before."""
+        for place, room in list(self._idle.items()):
+            if site in room.parked:
+                del self._idle[place]
+                self._hungry[place] = room
+        self._offer(site)
 
     # The decision
 
@@ -263,12 +272,15 @@ class Scheduler:
     def _wake_waiting(self, now: float) -> None:
         """Let those be looked at who waited for a room that is not full any more: one destination for each room."""
         for place, room in list(self._hungry.items()):
-            site = room.first() if room.used < room.limit else None
+            has_room = room.used < room.limit
+            site = room.next() if has_room else None
             if site is not None:
                 for lane in room.wake(site):
                     self._reconsider(lane, now)
             if site is None or not room.parked:
                 del self._hungry[place]
+                if has_room and room.parked:
+                    self._idle[place] = room
 
     def _choose(self, site: Site, now: float) -> Lane | None:
         """The lane that a destination starts next; lanes that cannot start go and wait where it is full."""
@@ -286,8 +298,8 @@ class Scheduler:
         """A room whose next slot belongs to another destination, which waits for it and has had less of it."""
         for room in lane.rooms[1:-1]:
             if room.parked:
-                site = room.first()
-                if site is not None and site is not lane.site and room.key(site) < room.key(lane.site):
+                site = room.next(room.key(lane.site))
+                if site is not None and site is not lane.site:
                     self._hungry[room.place] = room
                     return room
         return None

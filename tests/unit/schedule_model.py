@@ -193,7 +193,8 @@ class World:
     def learn(self, queue: Queue, slot_s: float, bytes_s: float) -> None:
         """Somebody measured a transfer."""
         link = (queue.source_se, queue.dest_se)
-        self.rates[link] = max(bytes_s, self.rates.get(link, 0.0) * 0.999)
+        if bytes_s > 0:
+            self.rates[link] = max(bytes_s, self.rates.get(link, 0.0) * 0.999)
         self.scheduler.learn(queue, slot_s, bytes_s)
 
     def cap(self, place: Place, owner: str, limit: int | None) -> None:
@@ -232,6 +233,11 @@ class World:
 
     def used(self) -> Counter[Place]:
         return Counter(place for run in self.running for place in places(run.queue))
+
+    def claimed_running(self) -> list[Running]:
+        """Those that the store has given; the others cannot end yet."""
+        on_the_way = {(start.lane.queue.id, start.lane.priority) for start in self.claim}
+        return [run for run in self.running if run.key not in on_the_way]
 
     def bound(self, place: Place) -> int:
         caps = [limit for (capped, _), limit in self.caps.items() if capped == place]
@@ -303,12 +309,19 @@ class World:
             assert room.used == used[place], f"{place}: {room.used} instead of {used[place]}"
             assert room.limit == self.bound(place), f"{place}: limit {room.limit} instead of {self.bound(place)}"
             assert place.kind not in {"in", "out", "node"} or room.pending == pending[place], f"{place}: pending"
-            assert not room.parked or room.used >= room.limit or place in self.scheduler._hungry, f"{place}: no wake-up"
+            assert room.used >= room.limit or self._will_wake(room), f"{place}: no wake-up"
         assert all(place in self.scheduler.rooms for place in used)
         for place, band in self.scheduler.bands.items():
             rate = sum(self.rates_in(place))
             assert abs(band.used_bytes_s - rate) < 1e-6 * (1 + rate), f"{place}: bytes per second"
             assert not (band.parked and not band.used_bytes_s), f"{place}: nothing runs that could wake anybody"
+
+    def _will_wake(self, room: Room) -> bool:
+        """Whether those who wait in a room that has room will be looked at when one of them could start."""
+        if not room.parked or room.place in self.scheduler._hungry:
+            return True
+        full = all(site.room.used >= site.room.limit for site in room.parked)
+        return full and room.place in self.scheduler._idle
 
     def _check_accounts(self) -> None:
         by_vo = Counter((run.queue.dest_se, run.queue.vo) for run in self.running)

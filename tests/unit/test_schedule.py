@@ -1,232 +1,168 @@
-"""Who starts now: limits, shares and priorities, over arbitrary backlogs."""
+"""The scheduler as a whole, against lists: nothing exceeded, nothing forgotten, nothing counted twice."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from transfer_engine import schedule
-from transfer_engine.config import Limits, Shares
-from transfer_engine.limits import Active, LimitTable, room
-from transfer_engine.model import Link, Queue, QueueId
-from transfer_engine.schedule import CLAIMS_MAX, Decision, Waiting, decide
-from transfer_engine.shares import ShareTable
+from tests.unit.schedule_model import World, places, queues_of
+from transfer_engine.config import EndpointLimits, Limits, LinkLimits, LinkShares, Shares, VoLimits
+from transfer_engine.model import Place, Queue
 
-SOURCES, DESTINATIONS = ("s1", "s2", "s3", "s4"), ("d1", "d2", "d3")
-VOS, ACTIVITIES = ("atlas", "cms", "lhcb"), ("prod", "user")
-EQUAL = ShareTable.of(Shares())
-
-
-def table(*, inbound: int = 60, outbound: int = 60, link: int = 60, node: int = 2000, **more: object) -> LimitTable:
-    limits = Limits(endpoint_inbound=inbound, endpoint_outbound=outbound, link=link, node=node, **more)  # type: ignore[arg-type]
-    return LimitTable.of(limits)
-
-
-def waiting(
-    number: int,
-    source: str,
-    dest: str,
-    by_priority: dict[int, int],
-    *,
-    vo: str = "vo",
-    activity: str = "x",
-    at: int = 0,
-) -> Waiting:
-    queue = Queue(QueueId(number), source, dest, vo, activity)
-    return Waiting(queue, Link(source, dest), by_priority, at)
-
-
-queues = st.dictionaries(
-    st.tuples(
-        st.sampled_from(SOURCES), st.sampled_from(DESTINATIONS), st.sampled_from(VOS), st.sampled_from(ACTIVITIES)
-    ),
-    st.tuples(st.dictionaries(st.integers(1, 5), st.integers(1, 30), min_size=1, max_size=3), st.integers(0, 9)),
-    max_size=15,
-).map(
-    lambda found: [
-        waiting(n, source, dest, by_priority, vo=vo, activity=activity, at=at)
-        for n, ((source, dest, vo, activity), (by_priority, at)) in enumerate(sorted(found.items()))
-    ]
-)
-slots = st.integers(0, 12)
-tables = st.builds(
-    lambda inbound, outbound, link, node, special: LimitTable.of(
-        Limits(
-            endpoint_inbound=inbound,
-            endpoint_outbound=outbound,
-            link=link,
-            node=node,
-            endpoints={"d1": {"inbound": special}, "s1": {"outbound": special}},  # type: ignore[dict-item]
-            links=({"source": "s2", "destination": "d2", "active": special},),  # type: ignore[arg-type]
-        )
+SOURCES, DESTINATIONS = ("s1", "s2", "s3"), ("d1", "d2", "d3")
+QUEUES = queues_of(SOURCES, DESTINATIONS, ("atlas", "cms"), ("prod", "user"))
+PLACES = sorted({place for queue in QUEUES for place in places(queue)})
+slots = st.integers(0, 6)
+bytes_s = st.none() | st.sampled_from([0.3, 3.0, 25.0])
+all_limits = st.builds(
+    lambda inbound, outbound, link, node, special, vo, band: Limits(
+        endpoint_inbound=inbound,
+        endpoint_outbound=outbound,
+        link=link,
+        node=node,
+        endpoints={
+            "d1": EndpointLimits(inbound=special, inbound_bytes_s=band[0]),
+            "s1": EndpointLimits(outbound=special, outbound_bytes_s=band[1]),
+        },
+        links=(LinkLimits(source="s2", destination="d2", active=special, bytes_s=band[2]),),
+        vos=(VoLimits(endpoint="d2", vo="cms", inbound=vo), VoLimits(endpoint="s1", vo="atlas", outbound=vo)),
     ),
     slots,
     slots,
     slots,
-    st.integers(0, 40),
+    st.integers(0, 30),
     slots,
+    slots,
+    st.tuples(bytes_s, bytes_s, bytes_s),
 )
 weights = st.floats(0.1, 10)
-share_tables = st.builds(
-    lambda vos, activities: ShareTable.of(Shares(vos=vos, activities={"cms": activities})),
-    st.dictionaries(st.sampled_from(VOS), weights),
-    st.dictionaries(st.sampled_from((*ACTIVITIES, "default")), weights),
+all_shares = st.builds(
+    lambda vos, activities, of_link: Shares(
+        vos=vos, activities={"cms": activities}, links=(LinkShares(source="s1", vos=of_link),) if of_link else ()
+    ),
+    st.dictionaries(st.sampled_from(["atlas", "cms", "public"]), weights),
+    st.dictionaries(st.sampled_from(["prod", "user", "default"]), weights),
+    st.dictionaries(st.sampled_from(["atlas", "public"]), weights),
 )
 
 
-@st.composite
-def actives(draw: st.DrawFn) -> Active:
-    active = Active()
-    for source, dest, vo in draw(
-        st.lists(st.tuples(st.sampled_from(SOURCES), st.sampled_from(DESTINATIONS), st.sampled_from(VOS)), max_size=20)
-    ):
-        active.add(Link(source, dest), vo, "prod", 1)
-    return active
+class SchedulerMachine(RuleBasedStateMachine):
+    """Submissions, cancellations, decisions, claims that get less, ends, caps, left attempts, tidying, in any order."""
+
+    @initialize(limits=all_limits, shares=all_shares)
+    def begin(self, limits: Limits, shares: Shares) -> None:
+        self.world = World(QUEUES, limits, shares)
+
+    @rule(queue=st.sampled_from(QUEUES), priority=st.sampled_from([1, 3, 5]), n=st.integers(1, 8))
+    def submit(self, queue: Queue, priority: int, n: int) -> None:
+        self.world.ready(queue, priority, n)
+
+    @rule(source=st.sampled_from(SOURCES), n=st.integers(1, 4))
+    def submit_everywhere(self, source: str, n: int) -> None:
+        for queue in QUEUES:
+            if queue.source_se == source:
+                self.world.ready(queue, 3, n)
+
+    @precondition(lambda self: +self.world.store)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(+self.world.store)))
+        n = data.draw(st.integers(1, self.world.store[key]))
+        self.world.ready(self.world.queues[key[0]], key[1], -n)
+
+    @precondition(lambda self: not self.world.claim)
+    @rule(n_max=st.sampled_from([1, 2, 1000]))
+    def decide(self, n_max: int) -> None:
+        self.world.decide(n_max)
+
+    @precondition(lambda self: self.world.claim)
+    @rule(seed=st.integers(0, 1000))
+    def store_answers(self, seed: int) -> None:
+        self.world.claimed(random.Random(seed))
+
+    @precondition(lambda self: self.world.claimed_running())
+    @rule(data=st.data(), rate=st.sampled_from([0.0, 0.1, 2.5]))
+    def end(self, data: st.DataObject, rate: float) -> None:
+        running = self.world.claimed_running()
+        run = running[data.draw(st.integers(0, len(running) - 1))]
+        self.world.learn(run.queue, self.world.now - run.since + 0.1, rate)
+        self.world.release(run)
+
+    @precondition(lambda self: self.world.claimed_running())
+    @rule()
+    def end_all(self) -> None:
+        for run in self.world.claimed_running():
+            self.world.release(run)
+
+    @rule(place=st.sampled_from(PLACES), owner=st.sampled_from("ab"), limit=slots)
+    def cap(self, place: Place, owner: str, limit: int) -> None:
+        self.world.cap(place, owner, limit)
+
+    @precondition(lambda self: self.world.caps)
+    @rule(data=st.data())
+    def uncap(self, data: st.DataObject) -> None:
+        self.world.cap(*data.draw(st.sampled_from(sorted(self.world.caps))), None)
+
+    @rule(queue=st.sampled_from(QUEUES), priority=st.sampled_from([1, 3]))
+    def hold(self, queue: Queue, priority: int) -> None:
+        self.world.hold(queue, priority)
+
+    @precondition(lambda self: self.world.blocked)
+    @rule(data=st.data())
+    def unblock(self, data: st.DataObject) -> None:
+        self.world.unblock(data.draw(st.sampled_from(sorted(self.world.blocked))))
+
+    @rule()
+    def tidy(self) -> None:
+        self.world.scheduler.tidy()
+
+    @rule(seconds=st.floats(0, 100))
+    def pass_time(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    @rule(n_max=st.sampled_from([1, 3, 1000]))
+    def nothing_that_could_run_is_forgotten(self, n_max: int) -> None:
+        self.world.settle(n_max)
+
+    @invariant()
+    def every_figure_is_right(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            check_it_ends(self.world)
 
 
-def after(decision: Decision, entries: Sequence[Waiting], active: Active) -> Active:
-    """The counts when the claims have begun."""
-    counts = active.copy()
-    by_id = {entry.queue.id: entry for entry in entries}
-    for claim in decision.claims:
-        queue = by_id[claim.queue_id].queue
-        counts.add(by_id[claim.queue_id].link, queue.vo, queue.activity, claim.n)
-    return counts
+def check_it_ends(world: World) -> None:
+    """With caps lifted and blocks gone, all that waits runs, and then nothing is held anywhere."""
+    world.claimed()
+    for place, owner in sorted(world.caps):
+        world.cap(place, owner, None)
+    for key in sorted(world.blocked):
+        world.unblock(key)
+    for _ in range(10_000):
+        world.settle()
+        if not world.running:
+            break
+        for run in list(world.running):
+            world.release(run)
+    possible = [q.id for q in world.queues.values() if all(world.bound(place) for place in places(q))]
+    left = {key: n for key, n in world.store.items() if n and key[0] in possible}
+    assert not left, "what could run has run"
+    assert not any(room.used for room in world.scheduler.rooms.values())
+    assert not any(band.used_bytes_s for band in world.scheduler.bands.values())
+    world.check()
+    world.scheduler.tidy()
+    world.check()
 
 
-@given(queues, actives(), tables, share_tables)
-@settings(max_examples=300, deadline=None)
-def test_limits_hold_together_and_nothing_idles(
-    entries: list[Waiting], active: Active, limits: LimitTable, shares: ShareTable
-) -> None:
-    before = active.copy()
-    decision = decide(entries, active, limits, shares)
-    assert active == before, "deciding changes nothing"
-    counts = after(decision, entries, active)
-
-    taken = Counter((claim.queue_id, claim.priority) for claim in decision.claims)
-    assert set(taken.values()) <= {1}
-    left: dict[int, int] = {}
-    for entry in entries:
-        of_queue = {claim.priority: claim.n for claim in decision.claims if claim.queue_id == entry.queue.id}
-        assert all(0 < n <= entry.by_priority[priority] for priority, n in of_queue.items())
-        remaining = {p: n - of_queue.get(p, 0) for p, n in entry.by_priority.items()}
-        left[entry.queue.id] = sum(remaining.values())
-        assert not of_queue or all(remaining[p] == 0 for p in remaining if p > min(of_queue)), "higher priorities first"
-
-    for counted, was, limit in (
-        *((n, before.inbound.get(se, 0), limits.of_inbound(se)) for se, n in counts.inbound.items()),
-        *((n, before.outbound.get(se, 0), limits.of_outbound(se)) for se, n in counts.outbound.items()),
-        *((n, before.links.get(link, 0), limits.of_link(link)) for link, n in counts.links.items()),
-        (counts.total, before.total, limits.node),
-    ):
-        assert counted <= max(limit, was)
-
-    for entry in entries:
-        free, _ = room(limits, counts, entry.link)
-        if left[entry.queue.id]:
-            assert free <= 0, "a transfer waits while there is room for it"
-            assert "limit" in decision.reasons[entry.queue.id]
-        else:
-            assert entry.queue.id not in decision.reasons
-
-
-@given(queues, actives(), tables, share_tables, st.randoms(use_true_random=False))
-@settings(deadline=None)
-def test_equal_input_gives_equal_output_in_any_order(entries, active, limits, shares, rng) -> None:
-    decision = decide(entries, active, limits, shares)
-    shuffled = list(entries)
-    rng.shuffle(shuffled)
-    again = decide(shuffled, active, limits, shares)
-    key = sorted(decision.claims, key=lambda claim: (claim.queue_id, claim.priority))
-    assert sorted(again.claims, key=lambda claim: (claim.queue_id, claim.priority)) == key
-    assert again.reasons == decision.reasons
-
-
-@given(st.lists(weights, min_size=2, max_size=3), st.integers(3, 60))
-@settings(deadline=None)
-def test_with_everybody_waiting_slots_stand_in_the_ratio_of_the_weights(shares: list[float], n_slots: int) -> None:
-    names = VOS[: len(shares)]
-    vos = ShareTable.of(Shares(vos=dict(zip(names, shares, strict=True))))
-    entries = [waiting(n, f"s{n}", "d", {3: 100}, vo=vo) for n, vo in enumerate(names)]
-    counts = after(decide(entries, Active(), table(inbound=n_slots), vos), entries, Active())
-    for name, weight in zip(names, shares, strict=True):
-        ideal = n_slots * weight / sum(shares)
-        assert abs(counts.vos.get(("d", name), 0) - ideal) <= 1 + 1e-9
-
-    activities = ShareTable.of(Shares(activities={"vo": dict(zip(names, shares, strict=True))}))
-    entries = [waiting(n, f"s{n}", "d", {3: 100}, activity=name) for n, name in enumerate(names)]
-    counts = after(decide(entries, Active(), table(inbound=n_slots), activities), entries, Active())
-    for name, weight in zip(names, shares, strict=True):
-        ideal = n_slots * weight / sum(shares)
-        assert abs(counts.activities.get(("d", "vo", name), 0) - ideal) <= 1 + 1e-9
-
-
-def test_an_idle_share_is_anybodys() -> None:
-    shares = ShareTable.of(Shares(vos={"atlas": 100.0, "cms": 0.1}))
-    entries = [waiting(1, "s", "d", {3: 100}, vo="cms")]
-    assert sum(claim.n for claim in decide(entries, Active(), table(inbound=50), shares).claims) == 50
-
-
-def test_a_full_link_or_endpoint_holds_nobody_else_back() -> None:
-    entries = [
-        waiting(1, "s1", "d1", {5: 50}),
-        waiting(2, "s2", "d1", {1: 50}),
-        waiting(3, "s1", "d2", {5: 50}),
-        waiting(4, "s3", "d3", {1: 50}),
-    ]
-    active = Active()
-    active.add(Link("s1", "d1"), "vo", "x", 4)
-    active.add(Link("s4", "d3"), "vo", "x", 60)
-    decision = decide(entries, active, table(link=4), EQUAL)
-    assert {claim.queue_id: claim.n for claim in decision.claims} == {2: 4, 3: 4}
-    assert decision.reasons == {
-        1: "link limit 4/4",
-        2: "link limit 4/4",
-        3: "link limit 4/4",
-        4: "destination inbound limit 60/60",
-    }
-
-
-def test_destinations_take_turns_at_a_source() -> None:
-    entries = [waiting(n, "s", f"d{n}", {3: 100}) for n in range(4)]
-    decision = decide(entries, Active(), table(outbound=8), EQUAL)
-    assert [claim.n for claim in decision.claims] == [2, 2, 2, 2]
-
-
-def test_the_queue_served_longest_ago_goes_first() -> None:
-    entries = [
-        waiting(1, "s1", "d", {3: 9}, at=7),
-        waiting(2, "s2", "d", {3: 9}, at=4),
-        waiting(3, "s3", "d", {3: 9}, at=5),
-    ]
-    (claim,) = decide(entries, Active(), table(inbound=1), EQUAL).claims
-    assert claim.queue_id == 2
-
-
-def test_one_decision_is_bounded() -> None:
-    entries = [waiting(n, f"s{n}", f"d{n}", {3: 1000}) for n in range(40)]
-    decision = decide(entries, Active(), table(node=50_000, inbound=1000, outbound=1000, link=1000), EQUAL)
-    assert sum(claim.n for claim in decision.claims) == CLAIMS_MAX
-
-
-@pytest.mark.parametrize("n_queues", [2000])
-def test_the_cost_grows_with_the_queues_and_not_with_their_square(
-    n_queues: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks = Counter[str]()
-    real = schedule.room
-
-    def counting(*args: object) -> tuple[int, str]:
-        looks["room"] += 1
-        return real(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(schedule, "room", counting)
-    entries = [waiting(n, f"s{n}", f"d{n % 50}", {3: 5}) for n in range(n_queues)]
-    decision = decide(entries, Active(), table(inbound=0), EQUAL)
-    assert len(decision.reasons) == n_queues
-    assert looks["room"] == n_queues
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestScheduler = pytest.mark.slow(TestScheduler)
