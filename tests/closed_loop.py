@@ -150,16 +150,15 @@ class Loop:
         return sum(way.n_left for link, way in self.ways.items() if place in _places(link))
 
     def _fill(self) -> None:
-        started = True
-        while started:
-            started = False
-            for link, way in self.ways.items():
-                places = _places(link)
-                if (way.n_left or way.waiting) and all(
-                    self.counts.get(place, 0) < self.optimizer.target(place, 1, self.limit) for place in places
-                ):
-                    self._start(link, way)
-                    started = True
+        """Start what may start, a copy of the link that has the fewest first."""
+        able = [link for link, way in self.ways.items() if (way.n_left or way.waiting) and self._may_start(link)]
+        while able:
+            link = min(able, key=lambda one: self.counts.get(Place("link", *one), 0))
+            self._start(link, self.ways[link])
+            able = [one for one in able if (self.ways[one].n_left or self.ways[one].waiting) and self._may_start(one)]
+
+    def _may_start(self, link: tuple[str, str]) -> bool:
+        return all(self.counts.get(place, 0) < self.optimizer.target(place, 1, self.limit) for place in _places(link))
 
     def _start(self, link: tuple[str, str], way: Way) -> None:
         if way.waiting:

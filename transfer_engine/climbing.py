@@ -40,7 +40,7 @@ GAIN: Final = 0.03
 CLEAR: Final = 0.15
 TRIAL_S, HOLD_S = 4.0, 8.0
 """Shortest windows."""
-FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.35
+FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.2
 """Goodput against what was usual: once below the first, or twice beyond the others, and the place has changed."""
 ODD_MAX: Final = 2
 RETREAT: Final = 0.7
@@ -96,6 +96,8 @@ class Climber:
         self.ceiling = Ceiling()
         self.probe_at, self.probe_wait_s = 0.0, settings.probe_s
         self.window = Window()
+        self._drained = Window()
+        """What moved in a descent while there were still more copies than the target."""
         self._flushed = False
         self._first = True
         """No level below `base` was measured in this ramp."""
@@ -114,6 +116,8 @@ class Climber:
         """Whether the present level is what held transfers back, and has been reached."""
         if sample.active > self.target + 0.5:
             self.restart()
+            if self.phase is Phase.DESCEND:
+                self._drained.add(sample, ())
             return False
         return sample.peak >= self.target and sample.active >= NEARLY * self.target
 
@@ -135,7 +139,7 @@ class Climber:
         """Files of another order of magnitude run now than those of `before`: look again."""
         decade = self.size.decade or 0
         words = f"the mean size went from about {_size_text(before)} to {_size_text(decade)}"
-        best = self.levels.best(decade, now, SAME)
+        best = self.levels.best(decade, now)
         if best is not None:
             words, level = f"{words}, for which {best} was best", max(sample.lowest, min(best, sample.highest))
             self.begin(Phase.HOLD, self.target)
@@ -256,20 +260,24 @@ class Climber:
             return self._go(after, now, f"{words}: try {after}", seen)
         if ratio < FAR and not self._first:
             return self._hold(now, base, before, f"{words}: back to {base}", probe_s=0.0)
-        if ratio > 1 + SAME:
+        if ratio > 1 - SAME:
             self.base, self.reference = tried, seen
         return self._seek(sample, now, max(1, (tried - base) // 4), words, self._path)
 
     def _judge_descent(self, sample: Sample, now: float) -> Adjustment | None:
         seen, before = self.window.seen(), self.reference
         assert before is not None, "a descent starts from a level that was measured"
+        drained = self._drained
+        if drained.generations >= 1 and drained.rate < before.rate:
+            # The window that showed the fall may have begun before it.
+            self.reference = before = drained.seen()
         # What began at the level before also reports for the time when each had less: the ratio is at least this.
-        same = seen.ratio(before) >= 1 - 2 * SAME
-        if not same and not self._is_clean(1):
+        better = seen.ratio(before) > 1 + SAME
+        if not better and not self._is_clean(1):
             return None
         self._remember(seen, now)
         words, base = went(before, seen, self.base, self.target), self.base
-        if same:
+        if better:
             self.base, self.reference = self.target, seen
             if self.target > sample.lowest:
                 after = max(sample.lowest, self.target // 2)
@@ -310,6 +318,9 @@ class Climber:
         words = went(before, seen, self.base, self.target)
         self._lost_s += max(0.0, 1 - seen.ratio(before)) * (now - self._search_at)
         self._search_at = now
+        if self._search.is_strange(self.target, seen.rate):
+            words = f"{words}, which is not the number's doing: back to {self.base}"
+            return self._hold(now, self.base, before, words, probe_s=self.settings.probe_s)
         if self._search.judge(self.target, seen.rate):
             words += taken_from(before, seen)
             self.base, self.reference = self.target, seen
@@ -376,7 +387,7 @@ class Climber:
         return self._go(after, now, f"{words}: try {after}", seen)
 
     def _go(self, after: int, now: float, reason: str, seen: Seen | None, *, always: bool = False) -> Adjustment | None:
-        before, self.target = self.target, after
+        before, self.target, self._drained = self.target, after, Window()
         self.restart()
         if after == before and not always:
             return None

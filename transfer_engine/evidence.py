@@ -218,13 +218,10 @@ class Levels:
         levels = self.by_class.get(size_class, {})
         return {level: rate for level, (rate, at) in levels.items() if now - at <= self.memory_s}
 
-    def best(self, size_class: int, now: float, tolerance: float) -> int | None:
-        """The lowest level that is as good as any."""
+    def best(self, size_class: int, now: float) -> int | None:
+        """The level with the highest goodput; of equal ones the higher."""
         levels = self.fresh(size_class, now)
-        if not levels:
-            return None
-        enough = max(levels.values()) * (1 - tolerance)
-        return min(level for level, rate in levels.items() if rate >= enough)
+        return max(levels, key=lambda level: (levels[level], level)) if levels else None
 
 
 @dataclass(slots=True)

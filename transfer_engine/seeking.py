@@ -11,6 +11,7 @@ GAIN_MIN, GAIN_MAX, GAIN_PART = 0.01, 0.03, 0.3
 """A step up has to bring this part of what it would bring if each copy were as fast as before, within bounds."""
 
 LINEAR: Final = 0.05
+STRANGE: Final = 1.25
 TRIALS_MAX: Final = 12
 
 
@@ -26,12 +27,10 @@ class Search:
     up_only: bool = False
     seen: dict[int, float] = field(default_factory=dict)
     """Levels that were measured in this search, or right before it."""
-    best: float = 0.0
     n_trials: int = 0
     _misses: int = 0
 
     def __post_init__(self) -> None:
-        self.best = max(self.rate, *self.seen.values()) if self.seen else self.rate
         if self.up_only:
             self.way = 1
 
@@ -49,8 +48,8 @@ class Search:
         if level > self.base:
             part = GAIN_PART * (level - self.base) / self.base
             return self.rate * (1 + max(GAIN_MIN, min(GAIN_MAX, part)))
-        # Fewer copies for the same are better; against the best, so that many small losses do not add up.
-        return (1 - SAME) * max(self.best, self.rate)
+        # Spare copies show at once when there is room for more: fewer have to be better, not only as good.
+        return (1 + GAIN_MIN) * self.rate
 
     def judge(self, level: int, rate: float) -> bool:
         """Take in a measurement; True: `level` is the base from now on."""
@@ -60,10 +59,16 @@ class Search:
             self._miss()
             return False
         self.base, self.rate = level, rate
-        self.best = max(self.best, rate)
         self.step = min(2 * self.step, max(1, level // 2))
         self._misses = 0
         return True
+
+    def is_strange(self, level: int, rate: float) -> bool:
+        """Whether the number of copies cannot be why: something else has changed since the base was measured."""
+        each = rate / level / (self.rate / self.base) if self.rate else 1.0
+        if level > self.base:
+            return each > STRANGE or rate < self.rate / (STRANGE * level / self.base)
+        return each < 1 / STRANGE or rate > self.rate * STRANGE * self.base / level
 
     def _is_known_worse(self, level: int) -> bool:
         """One on the way there is worse than the base."""
