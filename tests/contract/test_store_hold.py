@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,7 @@ async def test_what_waits_of_a_held_job_cannot_be_claimed_until_it_goes_on(datab
         backlog = await store.backlog()
         assert (backlog.shifts, backlog.next_due_at) == ((), None)
         assert await claim(store, inserted.shifts) == []
-        assert (await store.promote(NOW + 1e9, 10)).shifts == ()
+        assert (await store.promote(1e300, 10)).shifts == ()
         assert await store.hold(planned.job_id, held=False) == inserted.shifts
         assert not (await store.job(planned.job_id)).held
         assert len(await claim(store, inserted.shifts)) == 3
@@ -225,3 +226,13 @@ async def test_the_last_text_of_a_name_is_kept(durable: Stores) -> None:
     async with durable.open("two") as store:
         assert await store.kept("optimizer") == '{"a": "é"}'
         assert await store.kept("other") == ""
+
+
+async def test_of_what_comes_together_the_last_stays(database: Stores) -> None:
+    async with database.open() as store:
+        async with asyncio.TaskGroup() as group:
+            for n in range(4):
+                group.create_task(store.keep("name", f"text {n}"))
+                group.create_task(store.put_ban(replace(BAN, message=f"message {n}")))
+        assert await store.kept("name") == "text 3"
+        assert [ban.message for ban in await store.bans()] == ["message 3"]

@@ -10,9 +10,11 @@ from tests.contract.stores import (
     DONE,
     KINDS,
     NEVER,
+    NOW,
     UNCHARGED,
     Stores,
     claim,
+    failure,
     job,
     ready,
     route,
@@ -22,8 +24,9 @@ from tests.contract.stores import (
     transfer,
 )
 from transfer_engine.errors import NotFound
-from transfer_engine.model import FileId, Position, Reroute, Shift
+from transfer_engine.model import FileId, Position, Reroute, Shift, Transfer
 from transfer_engine.states import FileState, JobState, JobType
+from transfer_engine.store.api import WaitingFilter
 
 pytestmark = pytest.mark.asyncio
 S = FileState
@@ -167,6 +170,20 @@ async def test_a_replica_that_was_tried_is_not_tried_again(database: Stores) -> 
         moved = await store.reroute([better(shifts[0], {0: (1, 0), 1: (9, 0), 2: (5, 0)})])
         assert by_source(moved) == {SRC[1]: (-1, 0), SRC[2]: (1, 0)}
         assert await states(store, planned) == [S.FAILED, S.SUBMITTED, S.NOT_USED]
+
+
+async def test_only_a_replica_of_the_same_file_that_is_not_used_is_taken(database: Stores) -> None:
+    async with database.open() as store:
+        one = Transfer(sources=(f"{SRC[0]}/1", f"{SRC[1]}/1", f"{SRC[3]}/1"), destination="https://dst.org/1")
+        two = Transfer(sources=(f"{SRC[0]}/2", f"{SRC[2]}/2"), destination="https://dst.org/2")
+        planned = job(one, two)
+        (shift,) = (await store.insert(planned)).shifts
+        await store.cancel_waiting(WaitingFilter(endpoint=SRC[1]), NOW, 10, failure())
+        shifts = await store.reroute([better(shift, {0: (9, 0), 1: (1, 0), 2: (2, 0), 3: (3, 0)})])
+        assert by_source(shifts) == {SRC[0]: (-2, 0), SRC[2]: (1, 0), SRC[3]: (1, 0)}
+        files = await store.files(planned.job_id)
+        assert [f.source_se for f in files] == [SRC[3], SRC[1], SRC[0], SRC[2], SRC[0]]
+        assert await states(store, planned) == [S.SUBMITTED, S.CANCELED, S.NOT_USED, S.SUBMITTED, S.NOT_USED]
 
 
 async def test_a_move_back_and_forth_leaves_everything_as_it_was(database: Stores) -> None:
