@@ -24,6 +24,7 @@ from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Applied, Assignment, Change, Done, Failed, Failure, FileId, JobId, Outcome, Shift
 from transfer_engine.optimizer import Optimizer
+from transfer_engine.outlook import Foresight
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import FileState
@@ -82,6 +83,9 @@ class Dispatcher:
             optimizer=rules.optimizer,
             now=deps.clock.now,
             wake=self.changed,
+        )
+        self.foresight = Foresight(
+            board=self.board, measures=self.governor.measures, shares=rules.shares, now=deps.clock.now
         )
         self._driver = Driver(store=store, tools=tools, retry=rules.retry, deps=deps, watcher=self)
         self._events_keep = rules.events_keep

@@ -15,6 +15,7 @@ from transfer_engine.clock import Deps
 from transfer_engine.control import Control
 from transfer_engine.dispatcher import Dispatcher, Rules
 from transfer_engine.errors import EngineError, Invalid, StoreUnavailable
+from transfer_engine.explain import Explainer
 from transfer_engine.figures import LinkStatus, Running
 from transfer_engine.model import (
     PRIORITY_DEFAULT,
@@ -89,6 +90,8 @@ class Engine:
             ),
         )
         """Bans, drain, holds."""
+        self.explainer = Explainer(reader=reader, sight=self._dispatcher, now=deps.clock.now)
+        """Why something does not move."""
         self._dispatcher.duties.append(self.control)
         self._loop_task: asyncio.Task[None] | None = None
         self._writes: set[asyncio.Task[Any]] = set()

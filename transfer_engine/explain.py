@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol
 from transfer_engine.board import Board
 from transfer_engine.driving import Driven
 from transfer_engine.forecast import start_of
-from transfer_engine.model import FileId, FileView, Link, Place, Position
+from transfer_engine.governor import Governor
+from transfer_engine.model import FileId, FileView, JobId, Link, Place, Position
 from transfer_engine.outlook import Foresight
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.schedule import LaneKey
@@ -41,6 +42,10 @@ RANK: Final = {
     )
 }
 """What is said first when several things keep a transfer back: what lasts longest by itself."""
+
+
+DECISIONS_MAX: Final = 10
+"""Decisions of the optimizer that are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +96,10 @@ class Sight(Protocol):
 
     board: Board
 
-    @property
-    def driven(self) -> Mapping[FileId, Driven]:
-        """Transfers that are being driven now."""
-
-    @property
-    def foresight(self) -> Foresight:
-        """The forecast."""
+    driven: dict[FileId, Driven]
+    """Transfers that are being driven now."""
+    foresight: Foresight
+    governor: Governor
 
 
 class Explainer:
@@ -210,6 +212,11 @@ class Explainer:
             finish_at=finish_at,
         )
 
+    async def job(self, job_id: JobId) -> list[Explanation]:
+        """The same for every transfer of a job that has not ended, in the order submitted. Raises: as `transfer`."""
+        views = await self._reader.files(job_id)
+        return [await self.file(view) for view in views if view.state not in TERMINAL]
+
     # A link, an endpoint
 
     def link(self, link: Link) -> Explanation:
@@ -258,8 +265,18 @@ class Explainer:
                 "active": n_active,
                 "ready": waiting,
                 "places": [{"place": str(room.place), "used": room.used, "limit": room.limit} for room in rooms],
+                "decisions": self._decisions(places),
             },
         )
+
+    def _decisions(self, places: list[Place]) -> list[dict[str, Any]]:
+        """What the optimizer decided last about these places, oldest first."""
+        rows = [row for place in places for row in self._sight.governor.optimizer.history(place)]
+        rows.sort(key=lambda row: row.at)
+        return [
+            {"at": row.at, "place": str(row.place), "before": row.before, "after": row.after, "reason": row.reason}
+            for row in rows[-DECISIONS_MAX:]
+        ]
 
 
 def _not_its_turn(job_type: JobType, position: Position) -> Reason:
