@@ -16,8 +16,9 @@ from transfer_engine.model import JobId, JobRequest, JobView, Link, Transfer
 from transfer_engine.shares import ShareTable
 from transfer_engine.simulation import arrivals, namespace
 from transfer_engine.simulation.arrivals import Arrival
-from transfer_engine.simulation.bound import Demand, Integral
+from transfer_engine.simulation.bound import Demand
 from transfer_engine.simulation.fairness import Fairness, Look
+from transfer_engine.simulation.integral import Integral
 from transfer_engine.simulation.oracle import OnTrace, Oracle, Sharer
 from transfer_engine.simulation.result import Result
 from transfer_engine.simulation.scenario import Scenario
