@@ -81,7 +81,7 @@ class Filling:
             self.visits += len(waiting)
             rates = self._rates(waiting)
             steps = self._steps(waiting, rates, (demand, slots, room))
-            pace = max(min(steps), level * (PACE + len(waiting) / LANES_PER_PACE))
+            pace = max(_first_stop(steps), level * (PACE + len(waiting) / LANES_PER_PACE))
             level += pace
             for lane, rate, step in zip(waiting, rates, steps, strict=True):
                 given = rate * min(step, pace)
@@ -142,6 +142,11 @@ class Filling:
             part /= TOP + n_tiers[activity] - 1
             rate_of[tier] = vo_weight / of_site[site] * weight / of_vo[vo] * part / n
         return [rate_of[self._tier_of[lane]] for lane in lanes]
+
+
+def _first_stop(steps: Sequence[float]) -> float:
+    """By how much the level may rise: exactly to where the first lane stops, unless there are very many."""
+    return min(steps) if len(steps) < LANES_PER_PACE else sorted(steps)[len(steps) // 4]
 
 
 def _full(room: Sequence[float], limit: Sequence[float]) -> set[int]:

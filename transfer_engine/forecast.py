@@ -23,10 +23,14 @@ from transfer_engine.model import Link, Place
 from transfer_engine.shares import ShareTable
 
 PHASES_MAX: Final = 300
-VISITS_MAX: Final = 150_000
+VISITS_MAX: Final = 300_000
 """Lanes looked at in all phases together: bounds the time to a good half second."""
+VISITS_PER_PHASE: Final = 2
+"""What a lane costs in each phase, beside the division of the slots."""
 PIN_ROUNDS: Final = 3
 """So often it is asked anew who holds more than its part, after others were found to."""
+SLIGHT: Final = 0.02
+"""The part of all slots in use that may be in wrong hands without being looked at."""
 GROWTH: Final = 1.5
 """Phases while slots are given up get longer by this factor."""
 
@@ -157,6 +161,8 @@ class _Future:
         """Lanes that have started everything and still hold slots."""
         self._spare: list[float] = []
         """Room of each place in this phase that nobody can use."""
+        self._coarse_s = 0.0
+        """What is given back so soon is free already: phases are longer than that."""
         self._now = 0.0
         self._n_phases = self._visits = self._last_visits = 0
 
@@ -166,7 +172,7 @@ class _Future:
             if not self._phase():
                 break
             self._n_phases += 1
-            self._last_visits = self._filling.visits - before + len(self._open)
+            self._last_visits = self._filling.visits - before + VISITS_PER_PHASE * len(self._open)
             self._visits += self._last_visits
         self._end()
         return [self._outlook(lane) for lane in range(len(self._loads))]
@@ -233,7 +239,7 @@ class _Future:
     def _room(self, now: float) -> list[float]:
         """Of each place, without what the lanes hold that have nothing more to start."""
         room = [float(c.limit if c.until_s is None or now < c.until_s else c.after) for c in self._ceilings]
-        self._tails = [lane for lane in self._tails if self._courses[lane].released_s > now]
+        self._tails = [lane for lane in self._tails if self._courses[lane].released_s > now + self._coarse_s]
         for lane in self._tails:
             for place in self._places[lane]:
                 room[place] -= self._courses[lane].held
@@ -244,6 +250,7 @@ class _Future:
         room = self._room(now)
         demand = [max(course.left, 0.0) + course.held for course in self._courses]
         floors = {lane: floor for lane in self._open if (floor := self._courses[lane].floor(now)) > HALF}
+        held = math.fsum(floors.values())
         pinned: set[int] = set()
         for turn in range(PIN_ROUNDS):
             left = list(room)
@@ -256,7 +263,8 @@ class _Future:
             for lane in pinned:
                 slots[lane] = floors[lane]
             more = {lane for lane, floor in floors.items() if lane not in pinned and floor > slots[lane] + HALF}
-            if not more or turn == PIN_ROUNDS - 1:
+            over = math.fsum(floors[lane] - slots[lane] for lane in more)
+            if over <= SLIGHT * held or turn == PIN_ROUNDS - 1:
                 return slots, pinned
             pinned |= more
         raise AssertionError
@@ -273,9 +281,11 @@ class _Future:
         until, n_phases = math.inf, self._phases_left()
         if events:
             events.sort()
-            until = events[-(-len(events) // n_phases) - 1]
+            at_once = -(-len(events) // n_phases)
+            until = events[at_once - 1]
         if pinned:
             until = min(until, self._next_release(pinned, n_phases))
+        self._coarse_s = (until - now) / 2 if events and until > events[0] else 0.0
         return until
 
     def _phases_left(self) -> int:
@@ -294,20 +304,25 @@ class _Future:
 
     def _end(self) -> None:
         """When the phases are used up: each goes on as it does now, or all that share a place are done together."""
+        going = [lane for lane in self._open if not self._barred[lane]]
         work = [0.0] * len(self._ceilings)
-        for lane in self._open:
+        for lane in going:
             for place in self._places[lane]:
                 work[place] += self._courses[lane].work
-        for lane in self._open:
-            spans = [
-                work[place] / self._ceilings[place].last if self._ceilings[place].last else math.inf
-                for place in self._places[lane]
-            ]
-            within, course = max(spans, default=0.0), self._courses[lane]
-            if course.rate:
-                within = min(within, max(course.left, 0.0) / course.rate)
+        spans = [
+            n / ceiling.last if ceiling.last else math.inf for n, ceiling in zip(work, self._ceilings, strict=True)
+        ]
+        demand = [max(course.left, 0.0) for course in self._courses]
+        slots = self._filling.fill(going, demand, [float(ceiling.last) for ceiling in self._ceilings])
+        for lane in going:
+            course, places = self._courses[lane], self._places[lane]
+            within = max((spans[place] for place in places), default=0.0)
+            if slots[lane]:
+                within = min(within, max(course.left, 0.0) * course.slot_s / slots[lane])
             if within < math.inf:
-                course.end(self._now, within)
+                blocks = [self._ceilings[place] for place in places]
+                begin = max((c.until_s for c in blocks if c.until_s is not None and not c.limit), default=0.0)
+                course.end(max(self._now, begin), within)
 
     def _first_waits(self) -> list[float]:
         """Seconds until each lane's next transfer can start: where a place is full, one has to end first."""

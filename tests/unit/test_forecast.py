@@ -188,13 +188,13 @@ def test_slots_exceed_no_cap_and_no_slot_is_left_that_somebody_could_use(
 
 
 @settings(deadline=None)
-@given(futures())
+@given(futures(), st.sampled_from([1, 50, VISITS_MAX]))
 def test_an_outlook_is_in_order_and_knows_what_can_be_known(
-    future: tuple[list[Load], dict[Place, Ceiling]],
+    future: tuple[list[Load], dict[Place, Ceiling]], visits_max: int
 ) -> None:
     loads, ceilings = future
-    found = predict(loads, ceilings, EQUAL)
-    assert found == predict(loads, ceilings, EQUAL)
+    found = predict(loads, ceilings, EQUAL, visits_max=visits_max)
+    assert found == predict(loads, ceilings, EQUAL, visits_max=visits_max)
     for own, outlook in zip(loads, found, strict=True):
         over = [ceilings[p] for p in own.places() if p in ceilings]
         if any(not ceiling.limit and not ceiling.last for ceiling in over):
