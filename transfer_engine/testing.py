@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import selectors
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -26,48 +25,24 @@ from typing import Any, Final, TypeVar
 from protocols.scripted import ScriptedAdapter
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings
+from transfer_engine.virtual import DeadlockError, VirtualTimeLoop
 from transfer_engine.wiring import TransferEngine
+
+__all__ = [
+    "EPOCH",
+    "DeadlockError",
+    "VirtualClock",
+    "VirtualTimeLoop",
+    "deps",
+    "engine",
+    "run",
+    "run_virtual",
+]
 
 T = TypeVar("T")
 
 EPOCH: Final = 1_700_000_000.0
 """The instant at which virtual time begins."""
-
-
-class DeadlockError(RuntimeError):
-    """Nothing is left to do and no timer will ever fire: somebody waits for a wake-up that was lost."""
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    """Waits for nothing: it tells the loop to jump."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Advance the clock by `timeout` instead of sleeping."""
-        ready = super().select(0)
-        if ready:
-            return ready
-        if timeout is None:
-            msg = "nothing to do and no timer pending"
-            raise DeadlockError(msg)
-        if timeout > 0:
-            self.now += timeout
-        return []
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        """Virtual seconds since the loop was made."""
-        return self._jumping.now
 
 
 class VirtualClock:
