@@ -10,8 +10,11 @@ from transfer_engine.config import Limits, Shares
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Link
 from transfer_engine.shares import ShareTable
+from transfer_engine.simulation.bound import Demand
 from transfer_engine.simulation.fairness import Fairness, Look, jain
 from transfer_engine.simulation.oracle import Oracle, Service, Waits
+from transfer_engine.simulation.plant import Plant
+from transfer_engine.simulation.scenario import parse
 from transfer_engine.simulation.series import POINTS_MAX, Series
 
 A, B = Link("sim://a", "sim://d"), Link("sim://b", "sim://d")
@@ -120,3 +123,105 @@ def test_slots_beyond_a_limit_are_seen(active, over):
     oracle = Oracle([], LimitTable.of(Limits(endpoint_outbound=10, endpoint_inbound=20)))
     oracle.slots(active)
     assert oracle.overshoot == over
+
+
+# The lower bound
+
+
+def demand(files, *, links=(), limits=None, **endpoints):
+    """The bound of (at, source, destination, bytes) done between storages of 100 bytes/s without latencies."""
+    rate = {"in_bytes_s": 100, "out_bytes_s": 100, "latency_s": 0}
+    data = {
+        "name": "bound",
+        "endpoints": {name: rate | endpoints.get(name, {}) for name in "abcd"},
+        "links": list(links),
+        "limits": limits or {},
+        "streams": [
+            {
+                "name": "s",
+                "vo": "v",
+                "arrivals": {"kind": "at-once", "files": 1},
+                "size": {"kind": "fixed", "bytes": 1},
+                "route": {"sources": ["a"], "destinations": ["b"]},
+            }
+        ],
+    }
+    scenario = parse(data)
+    found = Demand(scenario, Plant(scenario))
+    for row in files:
+        found.add(*row)
+    return found.bound(LimitTable.of(scenario.engine_settings().limits))
+
+
+def approx(end_s, due_to):
+    return pytest.approx(end_s), due_to
+
+
+def parts(bound):
+    return bound.end_s, bound.due_to
+
+
+def test_a_capacity_bounds_all_that_goes_through_it():
+    files = [(0.0, "a", "d", 3000), (0.0, "b", "d", 3000), (0.0, "c", "b", 100)]
+    assert parts(demand(files)) == approx(60.0, "in d")
+
+
+def test_what_arrives_late_has_to_go_through_after_it():
+    files = [(0.0, "a", "d", 100), (100.0, "a", "d", 500), (100.0, "b", "d", 500)]
+    assert parts(demand(files)) == approx(110.0, "in d")
+
+
+def test_what_is_asked_first_comes_before_the_first_byte():
+    ends = {"a": {"latency_s": 1}, "d": {"latency_s": 2, "overhead_s": 4}}
+    assert parts(demand([(0.0, "a", "d", 1000)], **ends)) == approx(19.0, "the longest single file")
+
+
+def test_a_capacity_carries_no_more_than_its_links_bring():
+    """b is dead when d is well, and the other way round: 100 s pass before anything moves."""
+    ends = {
+        "b": {"faults": [{"kind": "dead", "from_s": 0, "to_s": 50}]},
+        "d": {"faults": [{"kind": "dead", "from_s": 50, "to_s": 100}]},
+    }
+    assert demand([(0.0, "b", "d", 400), (0.0, "b", "d", 600)], **ends).end_s == pytest.approx(110.0)
+
+
+def test_slots_bound_what_streams_can_bring():
+    files = [(0.0, "a", "d", 100)] * 10 + [(0.0, "b", "d", 100)] * 10
+    ends = {"d": {"stream_bytes_s": 10, "latency_s": 0.5}}
+    # Each slot is held for 0.5 + 0.5 + 10 + 0.5 s; the last look comes after the end.
+    found = demand(files, limits={"endpoint_inbound": 4}, **ends)
+    assert parts(found) == approx(20 * 11.5 / 4 - 0.5, "slots in d")
+
+
+def test_slots_of_a_dead_storage_do_not_count():
+    files = [(0.0, "a", "d", 100)] * 8
+    dead = {"faults": [{"kind": "dead", "from_s": 10, "to_s": 1000}], "stream_bytes_s": 10}
+    assert demand(files, limits={"endpoint_inbound": 4}, d=dead).end_s == pytest.approx(1010.0)
+
+
+def test_one_copy_gets_no_more_than_one_head_gives():
+    assert demand([(0.0, "a", "d", 1000)], d={"heads": 4}).end_s == pytest.approx(40.0)
+
+
+def test_the_longest_file_follows_the_capacity():
+    slow = [{"source": "a", "destination": "d", "faults": [{"kind": "slow", "from_s": 5, "to_s": 25, "factor": 0.1}]}]
+    assert demand([(0.0, "a", "d", 1000)], links=slow).end_s == pytest.approx(28.0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 10.0, 25.0]), st.sampled_from("ab"), st.sampled_from("cd"), st.integers(1, 500)
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_more_work_never_lowers_the_bound(files):
+    ends = {"c": {"latency_s": 0.1, "heads": 2}, "d": {"stream_bytes_s": 20}}
+    bounds = [demand(files[:n], limits={"link": 3}, **ends).end_s for n in range(1, len(files) + 1)]
+    assert bounds == sorted(bounds)
+
+
+def test_nothing_done_has_no_end():
+    assert parts(demand([])) == (0.0, "nothing was done")
