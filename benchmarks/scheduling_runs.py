@@ -49,8 +49,8 @@ def run(name: str, policy: str) -> dict[str, Any]:
         "bound_s": round(result.bound_s, 1),
         "due_to": result.bound.due_to,
         "over_bound": None if result.over_bound is None else round(result.over_bound, 4),
-        "bytes": sum(result.oracle.link_bytes.values()),
-        "links": {f"{a} > {b}": n for (a, b), n in sorted(result.oracle.link_bytes.items())},
+        "bytes": sum(moved(result).values()),
+        "links": moved(result),
         "vos": _index(result.fairness.vos),
         "activities": _index(result.fairness.activities),
         "deviation": round(result.fairness.deviation, 1),
@@ -62,6 +62,14 @@ def run(name: str, policy: str) -> dict[str, Any]:
         "ended_s": round(result.ended_s, 1),
         "series": _series(result),
     }
+
+
+def moved(result: Result) -> dict[str, int]:
+    """Link → bytes of finished copies, and of those that ran at the end of a run that was cut."""
+    if result.complete:
+        return {f"{a} > {b}": n for (a, b), n in sorted(result.oracle.link_bytes.items())}
+    series = result.series
+    return {name: round(series.values("goodput_bytes_s", name)[-1]) for name in series.names("goodput_bytes_s")}
 
 
 def _index(index: Any) -> dict[str, Any]:
