@@ -71,7 +71,9 @@ def printable(text: str, limit: int = MESSAGE_MAX) -> str:
     A storage chooses the text of its failures; what it sends ends in terminals, logs and web
     pages, so escape sequences and line breaks are turned into blanks.
     """
-    clean = "".join(c if c.isprintable() else " " for c in text[: limit * 2])
+    clean = text[: limit * 2]
+    if not clean.isprintable():
+        clean = "".join(c if c.isprintable() else " " for c in clean)
     clean = " ".join(clean.split())
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 

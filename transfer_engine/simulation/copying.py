@@ -79,7 +79,7 @@ class Copying:
         overhead_s = storages.scenario.endpoints[self._destination.host].overhead_s
         error, error_name, part = self._draw()
         if overhead_s:
-            await asyncio.sleep(overhead_s)
+            await storages.sleep(overhead_s)
         await self._check_way()
         if error is not None and error_name in AT_ONCE:
             raise error
@@ -106,7 +106,7 @@ class Copying:
         if dead == "destination":
             raise OutcomeUnknown("the connection was lost", unsettled=True)
         if dead is not None:
-            await asyncio.sleep(PASSIVE_WAIT_S)
+            await self._storages.sleep(PASSIVE_WAIT_S)
             raise CopyFailed(f"the {dead} does not answer", scope=Scope.SOURCE)
 
     def _draw(self) -> tuple[TransferError | None, ErrorName | None, float]:

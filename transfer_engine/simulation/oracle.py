@@ -110,6 +110,8 @@ class Oracle:
     _by_name: dict[str, Stream] = field(default_factory=dict)
     _arrivals: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
     """Stream → numbers of the first files of its arrivals, and their instants."""
+    _sides: dict[tuple[str, str], tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """Link → names of the places that its copies take up, and their limits."""
 
     def __post_init__(self) -> None:
         self._by_name = {stream.name: stream for stream in self.streams}
@@ -232,17 +234,20 @@ class Oracle:
             self.overshoot = max(self.overshoot, self.of_vos[place] - self.limits.at(place))
 
     def _check(self, source: str, destination: str) -> None:
-        sides = (
-            (f"in {destination}", self.inbound[destination], self.limits.of_inbound(endpoint(destination))),
-            (f"out {source}", self.outbound[source], self.limits.of_outbound(endpoint(source))),
-            (
-                f"{source} > {destination}",
-                self.links[source, destination],
-                self.limits.of_link(Link(endpoint(source), endpoint(destination))),
-            ),
-            ("all", self.total, self.limits.node),
-        )
-        for name, n, limit in sides:
+        names_limits = self._sides.get((source, destination))
+        if names_limits is None:
+            names_limits = self._sides[source, destination] = self._sides_of(source, destination)
+        numbers = (self.inbound[destination], self.outbound[source], self.links[source, destination], self.total)
+        for (name, limit), n in zip(names_limits, numbers, strict=True):
             if n > self.most[name]:
                 self.most[name] = n
                 self.overshoot = max(self.overshoot, n - limit)
+
+    def _sides_of(self, source: str, destination: str) -> tuple[tuple[str, int], ...]:
+        out, into = endpoint(source), endpoint(destination)
+        return (
+            (f"in {destination}", self.limits.of_inbound(into)),
+            (f"out {source}", self.limits.of_outbound(out)),
+            (f"{source} > {destination}", self.limits.of_link(Link(out, into))),
+            ("all", self.limits.node),
+        )

@@ -33,11 +33,22 @@ from transfer_engine.simulation.faults import Dead, Refuses
 from transfer_engine.simulation.namespace import Presence, SimPath
 from transfer_engine.simulation.oracle import Oracle
 from transfer_engine.simulation.plant import Plant
-from transfer_engine.simulation.scenario import Scenario
+from transfer_engine.simulation.scenario import Endpoint, Scenario
 from transfer_engine.simulation.traffic import Traffic
+from transfer_engine.virtual import VirtualTimeLoop
 
 _DEFAULTS: Final = Timeouts()
 _BOTH: Final = Capabilities(pull=True, push=True)
+
+
+class _Door:
+    """How a storage answers; a scenario's own rows are slower to ask."""
+
+    __slots__ = ("latency_s", "troubles")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.latency_s = endpoint.latency_s
+        self.troubles = tuple(fault for fault in endpoint.faults if isinstance(fault, Dead | Refuses))
 
 
 class SimulatedStorages:
@@ -50,7 +61,12 @@ class SimulatedStorages:
         self.plant = Plant(scenario)
         self.traffic = Traffic(self.plant, marker_s=scenario.marker_s)
         self.presence = Presence()
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop), "simulated storages live in virtual time"
+        self._loop = loop
+        self.sleep = loop.after
+        self.now = loop.time
+        self._doors = {name: _Door(endpoint) for name, endpoint in scenario.endpoints.items()}
 
     @property
     def schemes(self) -> frozenset[str]:
@@ -137,32 +153,33 @@ class SimulatedStorages:
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    def now(self) -> float:
-        """The event loop's time."""
-        return self._loop.time()
-
     def path(self, url: str) -> SimPath:
         """The file of a URL. Raises: Missing, Unavailable (no such storage)."""
         path = namespace.parse(url)
         if path is None:
             raise Missing(f"{url}: no such file", phase=Phase.PREPARATION, status=404)
-        if path.host not in self.scenario.endpoints:
+        if path.host not in self._doors:
             raise Unavailable(f"{path.host}: there is no such storage in this scenario", phase=Phase.PREPARATION)
         return path
 
     async def answer(self, url: str, timeouts: Timeouts) -> SimPath:
         """Wait for a storage's answer. Raises: TimedOut (it is dead), Unavailable (it refuses), Missing."""
         path = self.path(url)
-        endpoint = self.scenario.endpoints[path.host]
-        if endpoint.latency_s:
-            await asyncio.sleep(min(endpoint.latency_s, timeouts.request_s))
-        for fault in endpoint.faults:
-            if isinstance(fault, Dead) and fault.holds(self.now()):
-                await asyncio.sleep(timeouts.connect_s)
-                raise TimedOut(f"{path.host}: no connection within {timeouts.connect_s:g} s", phase=Phase.PREPARATION)
-            if isinstance(fault, Refuses) and fault.holds(self.now()):
-                raise Unavailable(f"{path.host}: the service is down", phase=Phase.PREPARATION, status=502)
+        door = self._doors[path.host]
+        if door.latency_s:
+            await self.sleep(min(door.latency_s, timeouts.request_s))
+        if door.troubles:
+            await self._ask_door(path.host, door, timeouts)
         return path
+
+    async def _ask_door(self, host: str, door: _Door, timeouts: Timeouts) -> None:
+        for fault in door.troubles:
+            if not fault.holds(self.now()):
+                continue
+            if isinstance(fault, Dead):
+                await self.sleep(timeouts.connect_s)
+                raise TimedOut(f"{host}: no connection within {timeouts.connect_s:g} s", phase=Phase.PREPARATION)
+            raise Unavailable(f"{host}: the service is down", phase=Phase.PREPARATION, status=502)
 
     def chance(self, request: CopyRequest) -> random.Random:
         """Chance for one attempt at one file, whoever makes it and when."""
