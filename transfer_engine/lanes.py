@@ -28,7 +28,7 @@ class Lane:
 
     __slots__ = (
         "bands", "blocked", "key", "level", "link", "n_bytes", "n_held", "n_ready", "open", "parked_in",
-        "priority", "queue", "rooms", "site", "stamp",
+        "priority", "queue", "rooms", "shared", "site", "stamp",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Lane:
         self.level = level
         self.rooms = rooms
         """Everything that a transfer of this lane holds a slot of, the destination's `in` first, the node last."""
+        self.shared = (rooms[1], rooms[4])
+        """Those that transfers to other destinations take slots of as well: the source's, and the VO's there."""
         self.bands = bands
         self.n_ready = 0
         self.n_bytes = 0
@@ -66,7 +68,7 @@ class Lane:
     def full(self) -> Room | None:
         """The first room beyond the destination's own that is full."""
         for room in self.rooms[1:-1]:
-            if room.used >= room.limit:
+            if room.used >= room.limit or (room.promised is not None and room.full_for(self.site)):
                 return room
         return None
 
@@ -74,12 +76,14 @@ class Lane:
 class Level:
     """One priority inside an activity."""
 
-    __slots__ = ("activity", "clock", "heap", "n_open", "passed_over", "priority")
+    __slots__ = ("activity", "clock", "heap", "n_open", "of_link", "passed_over", "priority")
 
     def __init__(self, activity: ActivityNode, priority: int) -> None:
         self.activity = activity
         self.priority = priority
         self.n_open = 0
+        self.of_link: dict[Link, int] = {}
+        """Link → its open lanes here, one for each class of sizes: together they count as one link."""
         self.passed_over = 0
         """Starts of the activity since this level was served."""
         self.clock = 0.0
@@ -169,7 +173,8 @@ class Site:
     """One destination and everybody who has transfers into it."""
 
     __slots__ = (
-        "_counter", "_square_s", "_sum_s", "clock", "horizon_s", "key", "n_open", "name", "queued", "room", "vos",
+        "_counter", "_square_s", "_sum_s", "clock", "horizon_s", "key", "n_open", "name", "promise", "queued", "room",
+        "vos",
     )  # fmt: skip
 
     def __init__(self, name: str, room: Room) -> None:
@@ -181,6 +186,8 @@ class Site:
         self.clock = 0.0
         self.key = 0.0
         """What it was served of the node's slots."""
+        self.promise: Room | None = None
+        """Where a slot is kept for its next transfer."""
         self.queued = False
         """It is among those that may be able to start something."""
         self.horizon_s = 10.0
@@ -211,6 +218,7 @@ class Site:
         if not activity.n_open:
             activity.account.join(vo.clock, now)
         level.n_open += 1
+        level.of_link[lane.link] = level.of_link.get(lane.link, 0) + 1
         activity.n_open += 1
         vo.n_open += 1
         self.n_open += 1
@@ -228,6 +236,7 @@ class Site:
         lane.open = False
         level = lane.level
         level.n_open -= 1
+        level.of_link[lane.link] -= 1
         level.activity.n_open -= 1
         level.activity.vo.n_open -= 1
         self.n_open -= 1

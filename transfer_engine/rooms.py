@@ -21,6 +21,10 @@ NAMES: Final = {
     "vo-out": "limit of {0.other} out of {0.name}",
     "node": "limit of this node",
 }
+OWED_SLOTS: Final = 4.0
+"""A slot is kept only for who has been passed over by so many transfers."""
+OWED_WAITS: Final = 50.0
+"""... and is owed so many times the slot time that stays unused for it: it costs at most two per cent."""
 REMEMBER: Final = 0.98
 """Weight of the past in the mean duration of a place's transfers."""
 
@@ -30,7 +34,7 @@ class Room:
 
     __slots__ = (
         "_caps", "_clock", "_configured", "_queue", "_seq", "keys", "limit", "parked", "pending", "place",
-        "slot_s", "used",
+        "promised", "slot_s", "used",
     )  # fmt: skip
 
     def __init__(self, place: Place, limit: int) -> None:
@@ -48,6 +52,8 @@ class Room:
         """Destination → lanes that wait for room here."""
         self.keys: dict[Site, float] = {}
         """Destination → what it was served here, for its weight."""
+        self.promised: Site | None = None
+        """One slot is kept for this destination."""
         self._queue: list[tuple[float, int, Site]] = []
         self._seq = 0
         self._clock = 0.0
@@ -78,6 +84,11 @@ class Room:
         others = [cap.limit for cap in self._caps.values() if cap not in binding]
         return self.limit, max(at for at in ends if at is not None), min([self._configured, *others])
 
+    def full_for(self, site: Site) -> bool:
+        """Whether a transfer to a destination has to wait."""
+        kept = self.promised is not None and self.promised is not site
+        return self.used + kept >= self.limit
+
     @property
     def drain_s(self) -> float:
         """How long what waits would take at the present limit: who has most is last to be done."""
@@ -106,9 +117,17 @@ class Room:
 
     # Who waits
 
+    def patience(self, site: Site) -> float:
+        """How much less than others a destination may have had here before a slot is kept for it, in slot-seconds."""
+        into = site.room
+        return max(OWED_SLOTS * self.slot_s, OWED_WAITS * site.horizon_s / max(min(into.limit, into.used), 1))
+
     def key(self, site: Site) -> float:
-        """What a destination was served here for its weight; who was not here starts level."""
-        return max(self.keys.get(site, 0.0), self._clock)
+        """What a destination was served here for its weight; who was not here starts level, or not far behind."""
+        served = self.keys.get(site)
+        if served is None or served >= self._clock:
+            return self._clock if served is None else served
+        return max(served, self._clock - 2 * self.patience(site))
 
     def park(self, lane: Lane) -> None:
         """Let a lane wait here."""
@@ -153,6 +172,7 @@ class Room:
 
     def wake(self, site: Site) -> list[Lane]:
         """Take a destination's lanes out."""
+        self.keys[site] = self.key(site)
         self._clock = max(self._clock, self.keys[site])
         lanes = self.parked.pop(site)
         for lane in lanes:
@@ -160,8 +180,16 @@ class Room:
         return lanes
 
     def served(self, site: Site, cost: float) -> None:
-        """A transfer to this destination took a slot that others wait for."""
-        self.keys[site] = self.key(site) + cost
+        """A transfer to this destination took a slot."""
+        key = self.key(site)
+        self._clock = max(self._clock, key)
+        self.keys[site] = key + cost
+
+    def forgive(self, site: Site) -> None:
+        """A destination did not take the slot that was kept for it: it is owed nothing more than the others."""
+        self.keys[site] = max(self.key(site), self._clock)
+        if site in self.parked:
+            self._enter(site)
 
 
 class Band:

@@ -23,8 +23,9 @@ from transfer_engine.lanes import Lane, Site, VoNode
 from transfer_engine.limits import NODE, LimitTable
 from transfer_engine.model import Cap, Link, Place, Queue, QueueId
 from transfer_engine.reasons import Reason, Why
-from transfer_engine.rooms import Band, Room
+from transfer_engine.rooms import REMEMBER, Band, Room
 from transfer_engine.shares import ShareTable
+from transfer_engine.turns import Turns
 
 CLAIMS_MAX: Final = 1000
 """Most transfers that one decision starts: bounds how long the next one waits for its commit."""
@@ -50,6 +51,7 @@ class Scheduler:
     def __init__(self, limits: LimitTable, shares: ShareTable) -> None:
         self._limits = limits
         self._shares = shares
+        self.turns = Turns(self._reconsider)
         self.node = Room(NODE, limits.node)
         self.rooms: dict[Place, Room] = {NODE: self.node}
         self.bands: dict[Place, Band] = {place: Band(place, bytes_s) for place, bytes_s in limits.bands.items()}
@@ -57,14 +59,12 @@ class Scheduler:
         self.lanes: dict[LaneKey, Lane] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._runnable: list[tuple[float, int, Site]] = []
-        self._hungry: dict[Place, Room] = {}
-        """Rooms that may have room for those who wait in them."""
-        self._idle: dict[Place, Room] = {}
-        """Rooms that have room, while all who wait in them go to destinations that are full."""
         self._seq = 0
         self._clock = 0.0
         self._rates: dict[Link, float] = {}
         """Link → bytes per second that one of its copies reaches."""
+        self._slot_s: dict[tuple[Link, int], float] = {}
+        """(link, class of sizes) → mean seconds that a transfer holds its slots."""
         self.n_ready = 0
         self.first_caps: Callable[[Place], Iterable[tuple[str, Cap]]] = lambda _place: ()
         """Who caps a place that is seen for the first time, and how."""
@@ -93,6 +93,10 @@ class Scheduler:
         if site is None:
             site = self.sites[dest_se] = Site(dest_se, self.room(Place("in", dest_se)))
         return site
+
+    def lanes_of(self, link: Link) -> list[tuple[LaneKey, Lane]]:
+        """The lanes of a link."""
+        return [(key, lane) for key, lane in self.lanes.items() if lane.link == link]
 
     def lane(self, queue: Queue, priority: int) -> Lane:
         """The lane of a queue at a priority."""
@@ -148,15 +152,23 @@ class Scheduler:
     def _reconsider(self, lane: Lane, now: float) -> None:
         """A lane may have become able, or unable, to start something."""
         if lane.n_ready <= 0 or lane.blocked:
-            lane.site.close(lane)
+            self._close(lane)
         elif lane.parked_in is None and not lane.open:
-            lane.site.open(lane, now)
-            self._offer(lane.site)
+            where = lane.full()
+            if where is None:
+                lane.site.open(lane, now)
+                self._offer(lane.site)
+            else:
+                where.park(lane)
 
     def block(self, lane: Lane) -> None:
         """The store found nothing to claim in a lane."""
         lane.blocked = True
+        self._close(lane)
+
+    def _close(self, lane: Lane) -> None:
         lane.site.close(lane)
+        self.turns.closed(lane)
 
     def unblock(self, lane: Lane, now: float) -> None:
         """A destination that its transfers may have waited for is free."""
@@ -187,7 +199,7 @@ class Scheduler:
         for room in lane.rooms:
             room.used -= 1
             if room.parked and room.used < room.limit:
-                self._hungry[room.place] = room
+                self.turns.freed(room)
         for band in lane.bands:
             band.give_back(bytes_s)
             for waiting in band.wake():
@@ -203,8 +215,16 @@ class Scheduler:
         for place in (Place("in", queue.dest_se), Place("out", queue.source_se), Place("link", *_ends(link)), NODE):
             self.room(place).learn(slot_s)
         self._site(queue.dest_se).learn(slot_s)
+        kind = (link, queue.size_class)
+        seen_s = self._slot_s.get(kind)
+        self._slot_s[kind] = slot_s if seen_s is None else REMEMBER * seen_s + (1 - REMEMBER) * slot_s
         if bytes_s > 0:
             self._rates[link] = max(bytes_s, self._rates.get(link, 0.0) * 0.999)
+
+    def slot_s(self, lane: Lane) -> float:
+        """How long a transfer of a lane holds its slots, in seconds: its own kind's mean, or its link's."""
+        seen_s = self._slot_s.get((lane.link, lane.queue.size_class))
+        return lane.rooms[2].slot_s if seen_s is None else seen_s
 
     def cap(self, place: Place, owner: str, cap: Cap | None) -> None:
         """Somebody sets or lifts a bound on what may run in a place."""
@@ -213,21 +233,18 @@ class Scheduler:
         room.cap(owner, cap)
         if room.limit > before:
             self._roomier(room)
+        elif room.place.kind == "in" and room.place.name in self.sites:
+            self.turns.withdraw(self.sites[room.place.name])
 
     def _roomier(self, room: Room) -> None:
-        if room.parked:
-            self._hungry[room.place] = room
+        self.turns.freed(room)
         if room.place.kind == "in":
             site = self.sites.get(room.place.name)
             if site is not None:
                 self._has_room(site)
 
     def _has_room(self, site: Site) -> None:
-        """A destination may have room now, also for lanes that wait where there was room before."""
-        for place, room in list(self._idle.items()):
-            if site in room.parked:
-                del self._idle[place]
-                self._hungry[place] = room
+        self.turns.has_room(site)
         self._offer(site)
 
     # The decision
@@ -236,13 +253,14 @@ class Scheduler:
         """What starts now; its slots are taken with the answer. At most `n_max`: call again until it is empty."""
         found: dict[Lane, int] = {}
         n = 0
-        self._wake_waiting(now)
+        self.turns.expire(now)
+        self.turns.wake(now)
         while n < n_max and self.node.used < self.node.limit:
             site = self._next_site()
             if site is None:
-                if not self._hungry:
+                if not self.turns.hungry:
                     break
-                self._wake_waiting(now)
+                self.turns.wake(now)
                 continue
             lane = self._choose(site, now)
             if lane is not None:
@@ -269,40 +287,17 @@ class Scheduler:
                 return site
         return None
 
-    def _wake_waiting(self, now: float) -> None:
-        """Let those be looked at who waited for a room that is not full any more: one destination for each room."""
-        for place, room in list(self._hungry.items()):
-            has_room = room.used < room.limit
-            site = room.next() if has_room else None
-            if site is not None:
-                for lane in room.wake(site):
-                    self._reconsider(lane, now)
-            if site is None or not room.parked:
-                del self._hungry[place]
-                if has_room and room.parked:
-                    self._idle[place] = room
-
     def _choose(self, site: Site, now: float) -> Lane | None:
         """The lane that a destination starts next; lanes that cannot start go and wait where it is full."""
         while True:
             lane = site.choose(now)
             if lane is None:
                 return None
-            where = lane.full() or self._owed(lane) or self._over(lane)
+            where = lane.full() or self.turns.owed(lane, now) or self._over(lane)
             if where is None:
                 return lane
-            site.close(lane)
+            self._close(lane)
             where.park(lane)
-
-    def _owed(self, lane: Lane) -> Room | None:
-        """A room whose next slot belongs to another destination, which waits for it and has had less of it."""
-        for room in lane.rooms[1:-1]:
-            if room.parked:
-                site = room.next(room.key(lane.site))
-                if site is not None and site is not lane.site:
-                    self._hungry[room.place] = room
-                    return room
-        return None
 
     def _over(self, lane: Lane) -> Band | None:
         if lane.bands:
@@ -321,23 +316,27 @@ class Scheduler:
 
     def _start(self, lane: Lane, now: float) -> None:
         site, level = lane.site, lane.level
-        into, out, on_link = lane.rooms[:3]
-        slot_s = on_link.slot_s
+        into, out, _ = lane.rooms[:3]
+        slot_s = self.slot_s(lane)
         into_s, out_s = into.drain_s, out.drain_s
         level.clock = lane.key
-        lane.key += slot_s / _weight(out_s, into_s)
+        lane.key += slot_s * level.of_link[lane.link] / _weight(out_s, into_s)
         site.key += slot_s / _weight(into_s, self.node.drain_s)
-        for room in lane.rooms[1:-1]:
-            if room.parked:
-                room.served(site, slot_s / _weight(into_s, out_s))
+        for room in lane.shared:
+            room.served(site, slot_s / _weight(into_s, out_s))
+        self.turns.started(lane)
         level.activity.served(level)
         self._take(lane, now, self._need(lane))
         lane.n_ready -= 1
         self._pend(lane, -1)
-        if lane.n_ready > 0:
+        where = lane.full() if lane.n_ready > 0 else None
+        if lane.n_ready > 0 and where is None:
             site.push(lane)
         else:
             site.close(lane)
+        if where is not None:
+            # Also while its destination is full, it stands in line where others may come before it.
+            where.park(lane)
 
     def returned(self, lane: Lane, n: int, now: float, bytes_s: float = 0.0) -> Lane:
         """So many of a decision's claims found nothing to claim: what is left of the lane is blocked.

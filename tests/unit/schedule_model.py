@@ -120,7 +120,7 @@ class World:
         self._watch_for_spinning()
 
     def _watch_for_spinning(self) -> None:
-        wake = self.scheduler._wake_waiting
+        wake = self.scheduler.turns.wake
         self._spins = 0
 
         def counted(now: float) -> None:
@@ -128,7 +128,7 @@ class World:
             assert self._spins < SPINS_MAX, "a decision does not come to an end"
             wake(now)
 
-        self.scheduler._wake_waiting = counted
+        self.scheduler.turns.wake = counted
 
     # What happens
 
@@ -273,9 +273,31 @@ class World:
         for (queue_id, priority), n in self.store.items():
             if n > 0 and (queue_id, priority) not in self.blocked:
                 queue = self.queues[queue_id]
-                assert not self.could_run(queue), f"forgotten: {queue} at {priority}"
+                assert self.kept_for_another(queue) or not self.could_run(queue), f"forgotten: {queue} at {priority}"
         node = self.scheduler.node
-        assert not self.scheduler._hungry or node.used >= node.limit, "rooms with room are left"
+        assert not self.scheduler.turns.hungry or node.used >= node.limit, "rooms with room are left"
+
+    def kept_for_another(self, queue: Queue) -> bool:
+        """Whether a source's last slot is kept for a destination whose own is about to be free."""
+        rooms = [self.scheduler.rooms[place] for place in places(queue)]
+        return any(
+            room.promised is not None and room.promised.name != queue.dest_se and room.used + 1 >= room.limit
+            for room in rooms
+        )
+
+    def check_promises(self) -> None:
+        """What is kept is kept for somebody who waits for it, and whose destination has something to wait for."""
+        for room in self.scheduler.rooms.values():
+            site = room.promised
+            if site is None:
+                continue
+            assert site.promise is room
+            assert site in self.scheduler.turns.promises
+            assert site.room.used > 0 or site.queued, f"{room.place}: kept for ever"
+            assert any(lane.open and room in lane.rooms and lane.site is site for lane in self.scheduler.lanes.values())
+        kept = [site for site in self.scheduler.sites.values() if site.promise is not None]
+        assert len(kept) == len(self.scheduler.turns.promises)
+        assert all(site.promise.promised is site for site in kept)
 
     def _check_bands(self, before: Counter[Place]) -> None:
         for place in before:
@@ -288,6 +310,7 @@ class World:
         """Every figure and every list of the scheduler against the lists."""
         self._check_rooms()
         self._check_accounts()
+        self.check_promises()
         told = self.told()
         for key, n in told.items():
             lane = self.scheduler.lanes.get(key)
@@ -309,7 +332,8 @@ class World:
             assert room.used == used[place], f"{place}: {room.used} instead of {used[place]}"
             assert room.limit == self.bound(place), f"{place}: limit {room.limit} instead of {self.bound(place)}"
             assert place.kind not in {"in", "out", "node"} or room.pending == pending[place], f"{place}: pending"
-            assert room.used >= room.limit or self._will_wake(room), f"{place}: no wake-up"
+            kept = room.promised is not None
+            assert room.used + kept >= room.limit or self._will_wake(room), f"{place}: no wake-up"
         assert all(place in self.scheduler.rooms for place in used)
         for place, band in self.scheduler.bands.items():
             rate = sum(self.rates_in(place))
@@ -318,10 +342,10 @@ class World:
 
     def _will_wake(self, room: Room) -> bool:
         """Whether those who wait in a room that has room will be looked at when one of them could start."""
-        if not room.parked or room.place in self.scheduler._hungry:
+        if not room.parked or room.place in self.scheduler.turns.hungry:
             return True
         full = all(site.room.used >= site.room.limit for site in room.parked)
-        return full and room.place in self.scheduler._idle
+        return full and room.place in self.scheduler.turns.idle
 
     def _check_accounts(self) -> None:
         by_vo = Counter((run.queue.dest_se, run.queue.vo) for run in self.running)
