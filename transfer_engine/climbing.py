@@ -14,6 +14,7 @@ from typing import Final
 
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import (
+    SEVERAL,
     SPAN_MAX_S,
     Ceiling,
     Levels,
@@ -31,13 +32,19 @@ from transfer_engine.seeking import SAME, Search
 
 RISE, STEEP = 0.25, 0.85
 """Part of a proportional gain with which a large step is worth another one, and with which it may be as large."""
+ODDLY_STEEP: Final = 1.3
+"""More than proportional: the window saw an untypical part of copies that run in step."""
 FAR: Final = 0.85
 """Goodput after a step up against the one before that puts the best below, or near, the level before."""
 SHORT_S: Final = 5.0
 """Copies that end within it do no harm when they are too many."""
 FALL: Final = 0.05
 GAIN: Final = 0.03
-CLEAR: Final = 0.15
+LOWER: Final = 0.6
+"""Levels below this part of the base say, from memory, whether goodput grows in proportion."""
+CLEAR: Final = 0.25
+RAMP_MAX_S: Final = 10.0
+"""How long a ramp tries to tell a rise from chance."""
 TRIAL_S, HOLD_S = 4.0, 8.0
 """Shortest windows."""
 FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.2
@@ -98,6 +105,8 @@ class Climber:
         self.window = Window()
         self._drained = Window()
         """What moved in a descent while there were still more copies than the target."""
+        self._doubtful = False
+        """The reference may have been measured, in part, before goodput fell."""
         self._flushed = False
         self._first = True
         """No level below `base` was measured in this ramp."""
@@ -192,7 +201,8 @@ class Climber:
         if window.span_s >= SPAN_MAX_S:
             return True
         if generations <= 1:
-            return window.n_reports >= min(REPORTS_MIN, 2 * self.target)
+            enough = window.n_reports >= min(REPORTS_MIN, 2 * self.target)
+            return enough and (window.is_whole or window.generations >= SEVERAL)
         return window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN and window.is_whole
 
     def follow(self, target: int, now: float) -> Adjustment | None:
@@ -213,12 +223,17 @@ class Climber:
         if before is None:
             self._remember(seen, now)
             return self._rise(sample, now, 2.0, f"goodput is {rate_text(seen.rate)} with {self.target}")
-        ratio = seen.ratio(before)
-        part = (ratio - 1) / (self.target / self.base - 1)
+        ratio, slack, growth = seen.ratio(before), seen.slack(before), self.target / self.base - 1
+        part, at_most = (ratio - 1) / growth, (ratio * (1 + slack) - 1) / growth
         # Copies that began earlier also report for the time when each had more: the ratio is at most this.
-        quick = not self._flushed and not RISE <= part < STEEP
+        quick = not self._flushed and (STEEP <= part <= ODDLY_STEEP or ratio * (1 + slack) < 1 - SAME)
         if not quick and not self._is_clean(1):
             return None
+        if part < RISE <= at_most:
+            if self.window.span_s < RAMP_MAX_S:
+                return None
+            # Whoever cannot tell goes on: files of many sizes are mostly small, and these want many copies.
+            part, ratio = 0.5, 1 + growth / 2
         if part < RISE:
             return self._stop(sample, now, seen, before)
         # Long copies that are too many stay for long: where the growth slackens, steps get small.
@@ -255,7 +270,7 @@ class Climber:
         if (elsewhere := bottleneck(before, seen)) is not None:
             return self._hold(now, tried, seen, f"{words}, {elsewhere}: keep {tried}")
         if ratio < 1 - FALL and self._first and base > sample.lowest:
-            self.phase = Phase.DESCEND
+            self.phase, self._doubtful = Phase.DESCEND, False
             after = max(base // 2, sample.lowest)
             return self._go(after, now, f"{words}: try {after}", seen)
         if ratio < FAR and not self._first:
@@ -267,18 +282,15 @@ class Climber:
     def _judge_descent(self, sample: Sample, now: float) -> Adjustment | None:
         seen, before = self.window.seen(), self.reference
         assert before is not None, "a descent starts from a level that was measured"
-        drained = self._drained
-        if drained.generations >= 1 and drained.rate < before.rate:
-            # The window that showed the fall may have begun before it.
-            self.reference = before = drained.seen()
-        # What began at the level before also reports for the time when each had less: the ratio is at least this.
-        better = seen.ratio(before) > 1 + SAME
+        if self._doubtful and self._drained.generations >= 1 and self._drained.rate < FALL_TWICE * before.rate:
+            self.reference = before = self._drained.seen()
+        better = seen.ratio(before) * (1 - seen.slack(before)) > 1 + SAME
         if not better and not self._is_clean(1):
             return None
         self._remember(seen, now)
         words, base = went(before, seen, self.base, self.target), self.base
         if better:
-            self.base, self.reference = self.target, seen
+            self.base, self.reference, self._doubtful = self.target, seen, False
             if self.target > sample.lowest:
                 after = max(sample.lowest, self.target // 2)
                 return self._go(after, now, f"{words}: try {after}", seen)
@@ -310,18 +322,20 @@ class Climber:
         assert before is not None, "a trial is compared with a level that was measured"
         against = seen.rate / self._search.wanted(self.target)
         # Earlier copies make a step up look better at first: when it looks bad nevertheless, it is.
-        hopeless = self.target > self.base and against < (1.0 if self.window.is_whole else 1 - CLEAR)
-        clear = hopeless or (abs(against - 1) > CLEAR and self._is_clean(1, TRIAL_S))
+        slack = seen.slack(before)
+        at_most = against * (1 + slack)
+        hopeless = self.target > self.base and at_most < (1.0 if self.window.is_whole else 1 - CLEAR)
+        clear = hopeless or (abs(against - 1) > CLEAR + slack and self._is_clean(1, TRIAL_S))
         if not clear and not self._is_clean(2, TRIAL_S):
             return None
         self._remember(seen, now)
         words = went(before, seen, self.base, self.target)
         self._lost_s += max(0.0, 1 - seen.ratio(before)) * (now - self._search_at)
         self._search_at = now
-        if self._search.is_strange(self.target, seen.rate):
+        if self._search.is_strange(self.target, seen.rate, slack):
             words = f"{words}, which is not the number's doing: back to {self.base}"
             return self._hold(now, self.base, before, words, probe_s=self.settings.probe_s)
-        if self._search.judge(self.target, seen.rate):
+        if self._search.judge(self.target, seen.rate, slack):
             words += taken_from(before, seen)
             self.base, self.reference = self.target, seen
         return self._next_trial(sample, now, seen, words)
@@ -344,7 +358,9 @@ class Climber:
             return None
         # Small files move fewer bytes in the same time, which is nobody's fault.
         ratio = seen.ratio(usual) / min(1.0, seen.size / usual.size if usual.size and seen.size else 1.0)
-        fell, rose = ratio < FALL_TWICE, seen.ratio(usual) > RISE_TWICE
+        slack = seen.slack(usual)
+        ratio *= 1 + slack
+        fell, rose = ratio < FALL_TWICE, seen.ratio(usual) * (1 - slack) > RISE_TWICE
         self._odd = min(self._odd, 0) - 1 if fell else max(self._odd, 0) + 1 if rose else 0
         if ratio < FALL_SURE or self._odd <= -ODD_MAX:
             return self._fallen(sample, now, seen, usual)
@@ -354,7 +370,9 @@ class Climber:
             self.reference = usual.blend(seen, HOLD_SMOOTHING)
             if now >= self.probe_at:
                 words = f"goodput is {rate_text(self.reference.rate)} with {self.base}, a look at its neighbours"
-                return self._seek(sample, now, max(1, self.base // 16), words, {})
+                lower = self.levels.fresh(self.size.decade or 0, now).items()
+                known = {level: rate for level, rate in lower if level < LOWER * self.base}
+                return self._seek(sample, now, max(1, self.base // 16), words, known)
         return None
 
     def _fallen(self, sample: Sample, now: float, seen: Seen, usual: Seen) -> Adjustment | None:
@@ -370,6 +388,7 @@ class Climber:
 
     def _descend(self, sample: Sample, now: float, seen: Seen, words: str) -> Adjustment | None:
         self.phase, self.base, self.reference, self._look_down = Phase.DESCEND, self.target, seen, False
+        self._doubtful = True
         after = max(sample.lowest, self.target // 2)
         return self._go(after, now, f"{words}: try {after}", seen)
 

@@ -38,6 +38,7 @@ class Window:
     slot_s: float = 0.0
     n_reports: int = 0
     n_finished: int = 0
+    squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
     sizes: float = 0.0
     n_sizes: int = 0
     others: dict[str, tuple[float, float, float]] = field(default_factory=dict)
@@ -51,6 +52,8 @@ class Window:
         self.slot_s += sample.slot_s
         self.n_reports += sample.n_reports
         self.n_finished += sample.n_finished
+        (a, b, c), (x, y, z) = self.squares, sample.squares
+        self.squares = (a + x, b + y, c + z)
         if sample.size_bytes is not None:
             self.sizes += sample.size_bytes * sample.n_reports
             self.n_sizes += sample.n_reports
@@ -85,10 +88,20 @@ class Window:
         """Goodput in bytes per second."""
         return self.active * self.moved_bytes / self.slot_s if self.slot_s else 0.0
 
+    @property
+    def error(self) -> float:
+        """Relative standard error of `rate`, as of a ratio of two sums over reports that depend on each other."""
+        if not self.moved_bytes or not self.slot_s:
+            return 0.0
+        bytes2, bytes_s, slot2 = self.squares
+        each = self.moved_bytes / self.slot_s
+        return math.sqrt(max(0.0, bytes2 - 2 * each * bytes_s + each * each * slot2)) / self.moved_bytes
+
     def seen(self) -> Seen:
         """What is kept of it."""
         size = self.sizes / self.n_sizes if self.n_sizes else 0.0
-        return Seen(self.rate, self.active, size, {name: self._end(*row) for name, row in self.others.items()})
+        others = {name: self._end(*row) for name, row in self.others.items()}
+        return Seen(self.rate, self.active, size, self.error, others)
 
     def _end(self, active_s: float, n_bytes: float, slot_s: float) -> tuple[float, float]:
         return active_s / self.span_s if self.span_s else 0.0, n_bytes / slot_s if slot_s else 0.0
@@ -96,11 +109,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The result of a window; `size` is the mean in bytes, 0 when nobody knows."""
+    """The result of a window; `size` is the mean in bytes, 0 when nobody knows; `error` is relative."""
 
     rate: float
     active: float
     size: float = 0.0
+    error: float = 0.0
     others: dict[str, tuple[float, float]] = field(default_factory=dict)
     """End of a link → (others active there, bytes per second of one of them)."""
 
@@ -110,6 +124,8 @@ class Seen:
             self.rate + part * (newer.rate - self.rate),
             newer.active,
             self.size + part * (newer.size - self.size),
+            # Errors of independent windows add up as squares.
+            math.hypot((1 - part) * self.error, part * newer.error),
             newer.others,
         )
 
@@ -121,6 +137,10 @@ class Seen:
     def ratio(self, before: Seen) -> float:
         """Goodput against `before`'s."""
         return self.rate / before.rate if before.rate else 2.0
+
+    def slack(self, before: Seen) -> float:
+        """The ratio to `before` is almost surely within this part of what it seems to be."""
+        return 2 * math.hypot(self.error, before.error)
 
 
 def rate_text(bytes_s: float) -> str:

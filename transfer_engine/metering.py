@@ -41,6 +41,7 @@ class Sample:
         slot_s: slot time that these reports cover: since the copy's last report, or since its claim. Attempts that
             failed count for neither: a dead partner must not make a healthy storage look slow.
         n_reports: how many reports that were.
+        squares: sums of bytes², bytes · seconds and seconds² over the reports: how sure the goodput is.
         n_overloads, n_failed: failures that may be this place's; see `End`.
         first_marker_s: mean time from COPY to the first marker or the end; None: nothing had one.
         waiting: ready transfers that could have used the place.
@@ -55,6 +56,7 @@ class Sample:
     moved_bytes: float
     slot_s: float
     n_reports: int
+    squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
     n_finished: int = 0
     n_overloads: int = 0
     n_failed: int = 0
@@ -96,6 +98,9 @@ class _Tally:
     n_first: int = 0
     sizes: float = 0.0
     n_sizes: int = 0
+    bytes2: float = 0.0
+    bytes_s: float = 0.0
+    slot2: float = 0.0
 
     def change(self, n: int, now: float) -> None:
         self.active_s += self.n * (now - self.changed_at)
@@ -107,6 +112,9 @@ class _Tally:
         self.moved_bytes += n_bytes
         self.slot_s += slot_s
         self.n_reports += 1
+        self.bytes2 += n_bytes * n_bytes
+        self.bytes_s += n_bytes * slot_s
+        self.slot2 += slot_s * slot_s
         if size_bytes is not None:
             self.sizes += size_bytes
             self.n_sizes += 1
@@ -114,6 +122,7 @@ class _Tally:
     def clear(self) -> None:
         self.peak = self.n
         self.active_s = self.moved_bytes = self.slot_s = self.first_s = self.sizes = 0.0
+        self.bytes2 = self.bytes_s = self.slot2 = 0.0
         self.n_reports = self.n_finished = self.n_overloads = self.n_failed = self.n_first = self.n_sizes = 0
 
 
@@ -219,6 +228,7 @@ def _sample(tally: _Tally, span_s: float, bounds: tuple[int, int], waiting: int)
         moved_bytes=tally.moved_bytes,
         slot_s=tally.slot_s,
         n_reports=tally.n_reports,
+        squares=(tally.bytes2, tally.bytes_s, tally.slot2),
         n_finished=tally.n_finished,
         n_overloads=tally.n_overloads,
         n_failed=tally.n_failed,

@@ -51,11 +51,11 @@ class Search:
         # Spare copies show at once when there is room for more: fewer have to be better, not only as good.
         return (1 + GAIN_MIN) * self.rate
 
-    def judge(self, level: int, rate: float) -> bool:
-        """Take in a measurement; True: `level` is the base from now on."""
+    def judge(self, level: int, rate: float, slack: float = 0.0) -> bool:
+        """Take in a measurement, sure within `slack`; True: `level` is the base from now on."""
         self.seen[level] = rate
         self.n_trials += 1
-        if rate < self.wanted(level):
+        if rate * (1 - slack / 2) < self.wanted(level):
             self._miss()
             return False
         self.base, self.rate = level, rate
@@ -63,12 +63,13 @@ class Search:
         self._misses = 0
         return True
 
-    def is_strange(self, level: int, rate: float) -> bool:
+    def is_strange(self, level: int, rate: float, slack: float = 0.0) -> bool:
         """Whether the number of copies cannot be why: something else has changed since the base was measured."""
         each = rate / level / (self.rate / self.base) if self.rate else 1.0
+        strange = STRANGE + slack
         if level > self.base:
-            return each > STRANGE or rate < self.rate / (STRANGE * level / self.base)
-        return each < 1 / STRANGE or rate > self.rate * STRANGE * self.base / level
+            return each > strange or rate < self.rate / (strange * level / self.base)
+        return each < 1 / strange or rate > self.rate * strange * self.base / level
 
     def _is_known_worse(self, level: int) -> bool:
         """One on the way there is worse than the base."""
@@ -78,11 +79,10 @@ class Search:
             return True
         if level > self.base:
             return False
-        # Below a level to which goodput grew in proportion, each copy less costs what one copy moves.
-        each = self.rate / self.base * (1 - LINEAR)
-        return any(at < level and rate / at >= each and rate < worse for at, rate in self.seen.items()) and (
-            self.rate / self.base * level < worse
-        )
+        # Where goodput grew in proportion up to the base, each copy less costs what one copy moves.
+        each = self.rate / self.base
+        linear = any(at < level and abs(rate / at - each) <= LINEAR * each for at, rate in self.seen.items())
+        return linear and each * level < worse
 
     def _miss(self) -> None:
         self._misses += 1
