@@ -1,62 +1,138 @@
-"""Who stands before whom, in words: whose share, which priority. Pure."""
+"""Who stands before whom, in words: whose share, which priority, which destination. Pure."""
 
 from __future__ import annotations
 
-from transfer_engine.lanes import ActivityNode, Lane, Level, VoNode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from transfer_engine.lanes import PASSED_OVER_MAX, ActivityNode, Lane, Level, VoNode
 from transfer_engine.reasons import Reason, Why
+from transfer_engine.rooms import Room
+
+T = TypeVar("T")
+
+NAMED_MAX: Final = 5
+"""Rivals that are named; of the others their number is said."""
 
 
 def reasons(lane: Lane) -> list[Reason]:
-    """Why others of the same destination are served before this lane, by VO, activity and priority."""
-    level = lane.level
-    activity = level.activity
-    vo = activity.vo
-    found = []
-    ahead = _ahead(vo, list(lane.site.vos.values()))
-    if ahead is not None:
-        found.append(_share(vo, ahead, f"into {lane.site.name}"))
-    ahead_activity = _ahead(activity, list(vo.activities.values()))
-    if ahead_activity is not None:
-        found.append(_share(activity, ahead_activity, f"of {vo.name} into {lane.site.name}"))
-    above = [other for other in activity.levels.values() if other.n_open and other.priority > level.priority]
+    """Why others are served before this lane: by destination, VO, activity and priority.
+
+    Only those are rivals who wait for the same slots: for the destination's own, or for those of the room
+    that the lane waits in.
+    """
+    waits_in = lane.parked_in if isinstance(lane.parked_in, Room) else None
+    found = [] if waits_in is None else _other_destinations(lane, waits_in)
+    rivals = _rivals(lane, waits_in)
+    if rivals is None:
+        return found
+    vo, activity = lane.level.activity.vo, lane.level.activity
+    where = f"into {lane.site.name}"
+    shares = _share(vo, rivals.vos, where), _share(activity, rivals.activities, f"of {vo.name} {where}")
+    found += [reason for reason in shares if reason is not None]
+    above = [level for level in rivals.levels if level.priority > lane.priority]
     if above:
-        found.append(_priority(level, above))
+        found.append(_priority(lane.level, above))
     return found
 
 
-def _ahead(node: VoNode | ActivityNode, all_of_them: list[VoNode] | list[ActivityNode]) -> list[str] | None:
-    """Those who compete with `node` when it holds at least its share; None: it has less, and is served first."""
-    rivals = [other for other in all_of_them if other is not node and other.n_open]
-    if not rivals:
-        return None
-    weight = node.account.weight + sum(other.account.weight for other in rivals)
-    held = node.account.held + sum(other.account.held for other in rivals)
-    if node.account.held < held * node.account.weight / weight:
-        return None
-    return sorted({other.name for other in rivals})
+@dataclass(frozen=True, slots=True)
+class _Rivals:
+    """Who waits for the same slots, beside the lane's own VO, activity and level."""
+
+    vos: Sequence[VoNode]
+    activities: Sequence[ActivityNode]
+    levels: Sequence[Level]
 
 
-def _share(node: VoNode | ActivityNode, rivals: list[str], where: str) -> Reason:
-    what = "activity " if isinstance(node, ActivityNode) else ""
-    others = ", ".join(rivals[:5]) + (f" and {len(rivals) - 5} more" if len(rivals) > 5 else "")  # noqa: PLR2004
-    return Reason(
-        code=Why.SHARE,
-        text=(
-            f"{what}{node.name} has its share {where} ({node.account.held} running, "
-            f"weight {node.account.weight:g}); {others} want slots too"
-        ),
-        subject=node.name,
-        used=node.account.held,
+def _rivals(lane: Lane, waits_in: Room | None) -> _Rivals | None:
+    """None: the lane waits for no slot that its destination gives out."""
+    level = lane.level
+    activity = level.activity
+    vo = activity.vo
+    if waits_in is not None:
+        levels = _distinct(other.level for other in waits_in.parked.get(lane.site, ()))
+        activities = _distinct(other.activity for other in levels)
+        return _Rivals(
+            [other for other in _distinct(one.vo for one in activities) if other is not vo],
+            [other for other in activities if other.vo is vo and other is not activity],
+            [other for other in levels if other.activity is activity and other is not level],
+        )
+    if not lane.open:
+        return None
+    return _Rivals(
+        [other for other in lane.site.vos.values() if other.n_open and other is not vo],
+        [other for other in vo.activities.values() if other.n_open and other is not activity],
+        [other for other in activity.levels.values() if other.n_open and other is not level],
     )
 
 
-def _priority(level: Level, above: list[Level]) -> Reason:
+def _distinct(items: Iterable[T]) -> list[T]:
+    return list({id(item): item for item in items}.values())
+
+
+def _other_destinations(lane: Lane, room: Room) -> list[Reason]:
+    """Transfers to other destinations that have had less of the room where the lane waits."""
+    own = room.key(lane.site)
+    kept_for = room.promised if room.promised is not lane.site else None
+    ahead = [site for site in room.parked if site is not lane.site and room.keys[site] < own]
+    if kept_for is not None:
+        text = f"a slot {_of(room)} is kept for transfers to {kept_for.name}, which have waited for it longer"
+        return [Reason(code=Why.SHARE, text=text, subject=kept_for.name)]
+    if not ahead:
+        return []
+    ahead.sort(key=lambda site: (room.keys[site], site.name))
+    names = _names([site.name for site in ahead])
+    return [
+        Reason(
+            code=Why.SHARE,
+            text=f"transfers to {names} have had less {_of(room)}, and get the next slots there",
+            subject=ahead[0].name,
+        )
+    ]
+
+
+def _of(room: Room) -> str:
+    return f"on the link {room.place}" if room.place.kind == "link" else str(room.place)
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - NAMED_MAX
+    return ", ".join(names[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
+
+
+def _share(node: VoNode | ActivityNode, rivals: Sequence[VoNode] | Sequence[ActivityNode], where: str) -> Reason | None:
+    """Those who compete with `node`, when it holds at least its share; None: it has less, and is served first."""
+    if not rivals:
+        return None
+    weights = node.account.weight + sum(other.account.weight for other in rivals)
+    held = node.account.held + sum(other.account.held for other in rivals)
+    part = node.account.weight / weights
+    if not node.account.held or node.account.held < held * part:
+        return None
+    what = "activity " if isinstance(node, ActivityNode) else ""
+    names = sorted({other.name for other in rivals})
+    wait = "waits" if len(names) == 1 else "wait"
+    return Reason(
+        code=Why.SHARE,
+        text=(
+            f"{what}{node.name} has its share {where}: {node.account.held} of {held} that run, by a weight of "
+            f"{node.account.weight:g} in {weights:g}; {_names(names)} {wait} too"
+        ),
+        subject=node.name,
+        used=node.account.held,
+        limit=round(held * part, 2),
+    )
+
+
+def _priority(level: Level, above: Sequence[Level]) -> Reason:
     first = max(above, key=lambda other: other.priority)
     return Reason(
         code=Why.PRIORITY,
         text=(
-            f"transfers of priority {first.priority} in activity {level.activity.name} are served before "
-            f"those of priority {level.priority}"
+            f"transfers of priority {first.priority} in activity {level.activity.name} are served before those of "
+            f"priority {level.priority}, which get every {PASSED_OVER_MAX + 1}th turn"
         ),
         subject=level.activity.name,
     )

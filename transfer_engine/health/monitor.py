@@ -22,7 +22,7 @@ PAUSE_MIN_S: Final = 1.0
 """A `Retry-After` counts whole seconds; its 0 is no invitation to come back at this very instant."""
 
 Changed = frozenset[Place]
-"""Places whose cap changed."""
+"""Places whose cap changed, or when it ends."""
 
 
 class Health:
@@ -243,9 +243,9 @@ class Health:
             if spot.well:
                 continue
             self._alarms.set(spot.place, spot.alarm)
-            limit = spot.limit_now()
-            if limit != spot.limit:
-                spot.limit = limit
+            limit, until = spot.limit_now(), spot.alarm
+            if limit != spot.limit or (limit is not None and until != spot.until):
+                spot.limit, spot.until = limit, until
                 changed.append(spot.place)
                 if limit is None:
                     del self._troubled[spot.place]

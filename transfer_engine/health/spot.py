@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from transfer_engine.config import BreakerSettings
 from transfer_engine.health.blame import places_of
 from transfer_engine.health.circuit import Circuit, State
@@ -12,7 +14,7 @@ from transfer_engine.model import Link, Place
 class Spot:
     """One place: what runs there, its breaker, its pause, and the limit that they make."""
 
-    __slots__ = ("circuit", "limit", "n_active", "pause", "place")
+    __slots__ = ("circuit", "limit", "n_active", "pause", "place", "until")
 
     def __init__(self, place: Place, circuit: Circuit) -> None:
         self.place = place
@@ -20,7 +22,8 @@ class Spot:
         self.pause: Pause | None = None
         self.n_active = 0
         self.limit: int | None = None
-        """As it was last told."""
+        self.until = math.inf
+        """As they were last told."""
 
     @property
     def well(self) -> bool:
