@@ -197,13 +197,15 @@ class PlannedJob:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Transfers that wait for the same things: one link, one VO, one activity."""
+    """Transfers that wait for the same things: one link, one VO, one activity, files of similar length."""
 
     id: QueueId
     source_se: str
     dest_se: str
     vo: str
     activity: str
+    size_class: int = 0
+    """Of the files in it, see `sizes`; 0: any."""
 
 
 @dataclass(frozen=True, slots=True)

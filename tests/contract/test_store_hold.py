@@ -50,7 +50,7 @@ def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
 
 async def test_what_waits_of_a_held_job_cannot_be_claimed_until_it_goes_on(database: Stores) -> None:
     async with database.open() as store:
-        planned = job(transfer(1, size_bytes=5), transfer(2, size_bytes=7), transfer(3))
+        planned = job(transfer(1, size_bytes=5), transfer(2, size_bytes=7), transfer(3, size_bytes=0))
         inserted = await store.insert(planned)
         assert not (await store.job(planned.job_id)).held
         (gone,) = await store.hold(planned.job_id, held=True)

@@ -6,13 +6,20 @@ Everything here can be read again from the database; a transaction that fails is
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, insert, select, update
 
 from transfer_engine.model import Queue, QueueId
 from transfer_engine.store.tables import counters, queues
 
-QueueKey = tuple[str, str, str, str]
-"""(source_se, dest_se, vo, activity)"""
+QueueKey = tuple[str, str, str, str, int]
+"""(source_se, dest_se, vo, activity, size class)"""
+
+
+def queue_of(row: Any) -> Queue:
+    """A row of `queues`."""
+    return Queue(QueueId(row.id), row.source_se, row.dest_se, row.vo, row.activity, row.size_class)
 
 
 class Books:
@@ -47,7 +54,7 @@ class Books:
         queue = self._by_id.get(queue_id)
         if queue is None:
             row = connection.execute(select(queues).where(queues.c.id == queue_id)).one()
-            queue = self._remember(Queue(QueueId(row.id), row.source_se, row.dest_se, row.vo, row.activity))
+            queue = self._remember(queue_of(row))
         return queue
 
     def queue_for(self, connection: Connection, key: QueueKey) -> Queue:
@@ -55,23 +62,26 @@ class Books:
         queue = self._by_key.get(key)
         if queue is not None:
             return queue
-        source_se, dest_se, vo, activity = key
+        source_se, dest_se, vo, activity, of_size = key
         found = connection.execute(
             select(queues.c.id).where(
                 queues.c.source_se == source_se,
                 queues.c.dest_se == dest_se,
                 queues.c.vo == vo,
                 queues.c.activity == activity,
+                queues.c.size_class == of_size,
             )
         ).scalar()
         if found is None:
             found = self.take(connection, "queues", 1)
             connection.execute(
-                insert(queues).values(id=found, source_se=source_se, dest_se=dest_se, vo=vo, activity=activity)
+                insert(queues).values(
+                    id=found, source_se=source_se, dest_se=dest_se, vo=vo, activity=activity, size_class=of_size
+                )
             )
-        return self._remember(Queue(QueueId(found), source_se, dest_se, vo, activity))
+        return self._remember(Queue(QueueId(found), *key))
 
     def _remember(self, queue: Queue) -> Queue:
-        self._by_key[queue.source_se, queue.dest_se, queue.vo, queue.activity] = queue
+        self._by_key[queue.source_se, queue.dest_se, queue.vo, queue.activity, queue.size_class] = queue
         self._by_id[queue.id] = queue
         return queue

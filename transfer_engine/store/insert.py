@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert, select
 
 from transfer_engine.errors import Conflict
 from transfer_engine.model import PlannedJob, Shift
+from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.api import Inserted
 from transfer_engine.store.books import Books
@@ -65,7 +66,8 @@ class Insert:
             ready = Tally()
             link = FOLLOWED_BY_HOP if job.job_type is JobType.MULTIHOP else FOLLOWED_BY_REPLICA
             for file in job.files:
-                queue = self._books.queue_for(connection, (file.source_se, file.dest_se, job.vo, file.activity))
+                key = (file.source_se, file.dest_se, job.vo, file.activity, size_class(file.size_bytes))
+                queue = self._books.queue_for(connection, key)
                 file_rows.append(
                     {
                         "id": file_id,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from transfer_engine.errors import Conflict
 from transfer_engine.model import Assignment, Claim, FileId, PlannedJob, Shift
+from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState
 from transfer_engine.store.api import Inserted
 from transfer_engine.store.memory_rows import Bucket, Job, Row
@@ -28,13 +29,14 @@ def insert(tables: Tables, planned: PlannedJob) -> Inserted:
 
 def _enqueue(tables: Tables, job: Job, planned: PlannedJob) -> tuple[Shift, ...]:
     """Make ready what is; the hot path of a submission, so it makes no rows."""
-    buckets: dict[tuple[str, str, str], Bucket] = {}
+    buckets: dict[tuple[str, str, str, int], Bucket] = {}
     before: dict[Bucket, tuple[int, int]] = {}
     for file_id, file in enumerate(planned.files, job.first):
-        key = (file.source_se, file.dest_se, file.activity)
+        of_size = size_class(file.size_bytes)
+        key = (file.source_se, file.dest_se, file.activity, of_size)
         bucket = buckets.get(key)
         if bucket is None:
-            queue = tables.queue_for(file.source_se, file.dest_se, job.vo, file.activity)
+            queue = tables.queue_for(file.source_se, file.dest_se, job.vo, file.activity, of_size)
             bucket = buckets[key] = tables.bucket(queue, job.priority)
         if file.state is not FileState.SUBMITTED:
             continue

@@ -15,6 +15,7 @@ from typing import Final
 
 from transfer_engine.errors import NotFound
 from transfer_engine.model import Ban, FileId, JobId, Queue, QueueId, Shift, StoredEvent
+from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.memory_rows import Bucket, Job, Row, further_replicas, planned
 
@@ -38,7 +39,7 @@ class Tables:
         """Number of each job's first transfer; the place is that of its `ref`."""
         self._next_id = 1
         self._ended: deque[Job] = deque()
-        self.queues: dict[tuple[str, str, str, str], Queue] = {}
+        self.queues: dict[tuple[str, str, str, str, int], Queue] = {}
         self.buckets: dict[tuple[QueueId, int], Bucket] = {}
         self.driven: dict[int, Row] = {}
         """Transfers that an attempt owns, by number."""
@@ -105,7 +106,7 @@ class Tables:
         file = job.files[index]
         if isinstance(file, Row):
             return file
-        queue = self.queues[file.source_se, file.dest_se, job.vo, file.activity]
+        queue = self.queues[file.source_se, file.dest_se, job.vo, file.activity, size_class(file.size_bytes)]
         return Row(job, index, file, queue)
 
     def find(self, file_id: FileId) -> Row:
@@ -131,9 +132,9 @@ class Tables:
 
     # Queues
 
-    def queue_for(self, source_se: str, dest_se: str, vo: str, activity: str) -> Queue:
+    def queue_for(self, source_se: str, dest_se: str, vo: str, activity: str, of_size: int) -> Queue:
         """The queue of these; a new one when there is none."""
-        key = (source_se, dest_se, vo, activity)
+        key = (source_se, dest_se, vo, activity, of_size)
         queue = self.queues.get(key)
         if queue is None:
             queue = self.queues[key] = Queue(QueueId(len(self.queues) + 1), *key)

@@ -9,9 +9,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, func, select, text, update
 from sqlalchemy.sql import Select
 
-from transfer_engine.model import Choice, Queue, QueueId, Reroute, Shift
+from transfer_engine.model import Choice, Reroute, Shift
 from transfer_engine.states import FileState
-from transfer_engine.store.books import Books
+from transfer_engine.store.books import Books, queue_of
 from transfer_engine.store.tables import CHOICE_SQL, queues, transfers
 from transfer_engine.store.tally import Tally
 from transfer_engine.submission import SOURCES_MAX
@@ -39,10 +39,7 @@ def choices(connection: Connection, limit: int) -> list[Choice]:
         .select_from(groups.join(queues, queues.c.id == groups.c.queue_id))
         .order_by(groups.c.queue_id, groups.c.priority)
     )
-    return [
-        Choice(Queue(QueueId(row.id), row.source_se, row.dest_se, row.vo, row.activity), row.priority, row.n)
-        for row in found
-    ]
+    return [Choice(queue_of(row), row.priority, row.n) for row in found]
 
 
 def _with_sources(move: Reroute) -> Select[Any]:

@@ -81,7 +81,8 @@ queues: Final = Table(
     Column("dest_se", Text, nullable=False),
     Column("vo", Text, nullable=False),
     Column("activity", Text, nullable=False),
-    UniqueConstraint("source_se", "dest_se", "vo", "activity"),
+    Column("size_class", SmallInteger, nullable=False, server_default="0"),
+    UniqueConstraint("source_se", "dest_se", "vo", "activity", "size_class"),
 )
 
 jobs: Final = Table(
