@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from transfer_engine import figures, submission
 from transfer_engine.attempt import Tools
 from transfer_engine.banning import Hooks
+from transfer_engine.choosing import Chooser
 from transfer_engine.clock import Deps
 from transfer_engine.control import Control
 from transfer_engine.dispatcher import Dispatcher, Rules
@@ -90,6 +91,15 @@ class Engine:
             ),
         )
         """Bans, drain, holds."""
+        self._chooser = Chooser(
+            store=store,
+            board=self._dispatcher.board,
+            measures=self._dispatcher.governor.measures,
+            foresight=self._dispatcher.foresight,
+            now=deps.clock.now,
+            on_shifts=self._dispatcher.absorb,
+        )
+        self._dispatcher.duties.append(self._chooser)
         self.explainer = Explainer(reader=reader, sight=self._dispatcher, now=deps.clock.now)
         """Why something does not move."""
         self._dispatcher.duties.append(self.control)
@@ -219,6 +229,8 @@ class Engine:
             )
         planned = await self._plan(request)
         self.control.check(planned)
+        planned = self._chooser.arrange(planned)
+        self._dispatcher.expect()
 
         def accepted(inserted: Inserted) -> None:
             self._dispatcher.submitted(inserted.shifts, planned.deadline_at if inserted.new else None)
