@@ -108,7 +108,7 @@ def _nothing() -> None:
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer."""
 
-    _ready: deque[Handle]
+    _ready: deque[Any]
     _stopping: bool
     _closed: bool
     _signal_handlers: dict[int, Handle]
@@ -192,7 +192,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
-                handle._run()
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the task boundary itself, as asyncio has it
+                    text = f"Exception in callback {handle._callback!r}"
+                    self.call_exception_handler({"message": text, "exception": error, "handle": handle})
 
     def _jump(self) -> None:
         timers = self._timers
