@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.schedule_model import bandwidth, configured, places, queues_of
-from transfer_engine.config import EndpointLimits, LinkLimits, Limits, VoLimits
+from transfer_engine.config import EndpointLimits, Limits, LinkLimits, VoLimits
 from transfer_engine.limits import NODE, UNLIMITED, LimitTable
 from transfer_engine.model import Link, Place
 
