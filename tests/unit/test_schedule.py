@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -166,3 +167,68 @@ TestScheduler.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestScheduler = pytest.mark.slow(TestScheduler)
+
+
+backlogs = st.lists(
+    st.tuples(st.sampled_from(QUEUES), st.sampled_from([1, 3, 5]), st.integers(1, 30)), min_size=1, max_size=15
+)
+
+
+def settled(backlog: Sequence[tuple[Queue, int, int]], limits: Limits) -> tuple[World, int]:
+    world = World(QUEUES, limits)
+    for queue, priority, n in backlog:
+        world.ready(queue, priority, n)
+    return world, world.settle()
+
+
+@given(backlogs, all_limits)
+@settings(deadline=None, max_examples=60)
+def test_what_can_start_starts_and_no_more(backlog: list[tuple[Queue, int, int]], limits: Limits) -> None:
+    world, n = settled(backlog, limits)
+    world.check()
+    assert n == len(world.running)
+    for place, used in world.used().items():
+        assert used <= world.bound(place)
+
+
+@given(backlogs, all_limits, st.integers(0, 10))
+@settings(deadline=None, max_examples=60)
+def test_a_wider_node_starts_at_least_as_many(backlog: list[tuple[Queue, int, int]], limits: Limits, more: int) -> None:
+    _, n = settled(backlog, limits)
+    _, n_wider = settled(backlog, limits.model_copy(update={"node": limits.node + more}))
+    assert n <= n_wider <= n + more
+
+
+@given(backlogs, st.integers(0, 8), st.integers(0, 8), st.integers(0, 8), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_a_wider_limit_starts_at_least_as_many(
+    backlog: list[tuple[Queue, int, int]], limit: int, of_link: int, more: int, into: bool
+) -> None:
+    """Of one kind of endpoint limit and what lies in it; where sources and destinations bind at once it need not be so.
+
+    There one transfer can stand in the way of two others, whatever the limits are.
+    """
+    name = "endpoint_inbound" if into else "endpoint_outbound"
+    free = {"endpoint_inbound": 1000, "endpoint_outbound": 1000, "node": 1000}
+    counts = []
+    for wider, wider_link in ((0, 0), (more, 0), (0, more), (more, more)):
+        limits = Limits.model_validate(free | {name: limit + wider, "link": of_link + wider_link})
+        counts.append(settled(backlog, limits)[1])
+    assert counts[0] <= min(counts[1:3]) <= max(counts[1:3]) <= counts[3]
+
+
+@pytest.mark.slow
+@given(backlogs, all_limits, st.sampled_from(PLACES), st.integers(0, 4))
+@settings(deadline=None, max_examples=25)
+def test_a_cap_lowered_under_what_runs_stops_starts_until_it_is_undershot(
+    backlog: list[tuple[Queue, int, int]], limits: Limits, place: Place, cap: int
+) -> None:
+    world, _ = settled(backlog, limits)
+    world.cap(place, "optimizer", cap)
+    while world.running:
+        world.now += 1.0
+        world.release(world.running[0])
+        held = world.used()[place]
+        world.settle()
+        assert world.used()[place] <= max(cap, held)
+        world.check()
