@@ -14,6 +14,7 @@ from typing import Final
 
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import (
+    MIXED,
     SEVERAL,
     SPAN_MAX_S,
     Ceiling,
@@ -160,7 +161,11 @@ class Climber:
 
     def judge(self, sample: Sample, now: float) -> Adjustment | None:
         """Decide on the window so far."""
-        if self.window.generations < 1 or self.window.n_reports < min(REPORTS_MIN, self.target):
+        window = self.window
+        if window.generations < 1 or window.n_reports < min(REPORTS_MIN, self.target):
+            return None
+        spread = max(window.spread, self.reference.spread if self.reference is not None else 0.0)
+        if spread > MIXED and not window.is_covered:
             return None
         match self.phase:
             case Phase.RAMP:
@@ -202,7 +207,7 @@ class Climber:
             return True
         if generations <= 1:
             enough = window.n_reports >= min(REPORTS_MIN, 2 * self.target)
-            return enough and (window.is_whole or window.generations >= SEVERAL)
+            return enough and (window.is_whole or window.generations > SEVERAL)
         return window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN and window.is_whole
 
     def follow(self, target: int, now: float) -> Adjustment | None:
@@ -237,7 +242,7 @@ class Climber:
         if part < RISE:
             return self._stop(sample, now, seen, before)
         # Long copies that are too many stay for long: where the growth slackens, steps get small.
-        factor = 2.0 if part >= STEEP else max(ratio, 1.25) if seen.copy_s < SHORT_S else 1.25
+        factor = 2.0 if STEEP <= part <= ODDLY_STEEP else min(2.0, max(ratio, 1.25)) if seen.copy_s < SHORT_S else 1.25
         self._remember(seen, now)
         self._first = False
         taken = taken_from(before, seen)

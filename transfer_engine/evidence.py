@@ -13,6 +13,11 @@ CLASSES_MAX: Final = 8
 LEVELS_MAX: Final = 24
 LONG, SEVERAL = 6, 2
 """A copy with so many reports is long: its beginning and end matter little, and so many of them show how it goes."""
+MIXED: Final = 0.5
+"""Spread beyond which copies are of many sizes."""
+NEARLY_ALL: Final = 0.9
+COVERED: Final = 0.8
+"""Part of the slot time that has to be reported."""
 SPAN_MAX_S: Final = 60.0
 """Longest window; what reports less often than that is judged by what there is."""
 _CLASS_WIDTH: Final = 0.75
@@ -73,15 +78,30 @@ class Window:
         return self.n_reports / self.active if self.active_s else 0.0
 
     @property
+    def is_covered(self) -> bool:
+        """Whether those that report late are in it: at first only the small ones among the new copies have ended."""
+        return self.slot_s >= COVERED * self.active_s or self.span_s >= SPAN_MAX_S
+
+    @property
+    def spread(self) -> float:
+        """How much the times between reports differ: their standard deviation over their mean."""
+        if not self.slot_s:
+            return 0.0
+        return math.sqrt(max(0.0, self.n_reports * self.squares[2] / (self.slot_s * self.slot_s) - 1))
+
+    @property
     def is_whole(self) -> bool:
         """Whether beginnings and ends of copies, which move nothing, have their due part in it.
 
         Copies that began together stay together: a part of their common life is not what the whole is like.
         """
-        if self.n_finished >= self.active or self.span_s >= SPAN_MAX_S:
-            return True
-        interval_s = self.slot_s / self.n_reports if self.n_reports else 0.0
-        return self.generations >= SEVERAL and self.seen().copy_s >= LONG * interval_s
+        if self.span_s >= SPAN_MAX_S or not self.n_reports:
+            return self.span_s >= SPAN_MAX_S
+        interval_s = self.slot_s / self.n_reports
+        per_copy = self.seen().copy_s / interval_s if interval_s else 1.0
+        if per_copy >= LONG:
+            return self.generations >= SEVERAL
+        return self.n_finished >= self.active and self.generations >= NEARLY_ALL * per_copy
 
     @property
     def rate(self) -> float:
@@ -101,7 +121,7 @@ class Window:
         """What is kept of it."""
         size = self.sizes / self.n_sizes if self.n_sizes else 0.0
         others = {name: self._end(*row) for name, row in self.others.items()}
-        return Seen(self.rate, self.active, size, self.error, others)
+        return Seen(self.rate, self.active, size, self.error, others, self.spread)
 
     def _end(self, active_s: float, n_bytes: float, slot_s: float) -> tuple[float, float]:
         return active_s / self.span_s if self.span_s else 0.0, n_bytes / slot_s if slot_s else 0.0
@@ -117,6 +137,7 @@ class Seen:
     error: float = 0.0
     others: dict[str, tuple[float, float]] = field(default_factory=dict)
     """End of a link → (others active there, bytes per second of one of them)."""
+    spread: float = 0.0
 
     def blend(self, newer: Seen, part: float) -> Seen:
         """Moved towards a newer window of the same level."""
@@ -127,6 +148,7 @@ class Seen:
             # Errors of independent windows add up as squares.
             math.hypot((1 - part) * self.error, part * newer.error),
             newer.others,
+            newer.spread,
         )
 
     @property

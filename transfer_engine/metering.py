@@ -7,6 +7,7 @@ the end; this ratio does not care where in a lump a span begins, bytes counted p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -45,7 +46,7 @@ class Sample:
         n_overloads, n_failed: failures that may be this place's; see `End`.
         first_marker_s: mean time from COPY to the first marker or the end; None: nothing had one.
         waiting: ready transfers that could have used the place.
-        size_bytes: mean size of what reported; None: nobody knows.
+        size_bytes: geometric mean size of what reported, which one large file does not move; None: nobody knows.
         lowest, highest: the configured bounds of the target.
     """
 
@@ -116,7 +117,7 @@ class _Tally:
         self.bytes_s += n_bytes * slot_s
         self.slot2 += slot_s * slot_s
         if size_bytes is not None:
-            self.sizes += size_bytes
+            self.sizes += math.log(max(size_bytes, 1))
             self.n_sizes += 1
 
     def clear(self) -> None:
@@ -234,7 +235,7 @@ def _sample(tally: _Tally, span_s: float, bounds: tuple[int, int], waiting: int)
         n_failed=tally.n_failed,
         first_marker_s=tally.first_s / tally.n_first if tally.n_first else None,
         waiting=waiting,
-        size_bytes=tally.sizes / tally.n_sizes if tally.n_sizes else None,
+        size_bytes=math.exp(tally.sizes / tally.n_sizes) if tally.n_sizes else None,
         lowest=bounds[0],
         highest=bounds[1],
     )
