@@ -102,6 +102,8 @@ class Dispatcher:
         self.driven: dict[FileId, Driven] = {}
         self.n_stale = 0
         """Results that were dropped because the transfer had moved on."""
+        self.store_trouble: str | None = None
+        """Why nothing could be claimed when that was tried last."""
         self.ready = False
 
     # Life cycle
@@ -195,11 +197,13 @@ class Dispatcher:
                 continue
             try:
                 orders = await self._store.claim(self.board.claims(starts), self._deps.clock.now())
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                self.store_trouble = str(error)
                 self.board.unclaimed(starts, _now())
                 await asyncio.sleep(STORE_RETRY_S)
                 self._wake.set()
                 continue
+            self.store_trouble = None
             self.board.claimed(starts, orders, _now())
             for order in orders:
                 self._start(order)

@@ -100,6 +100,7 @@ class Engine:
             on_shifts=self._dispatcher.absorb,
         )
         self._dispatcher.duties.append(self._chooser)
+        self._dispatcher.foresight.follow(self._dispatcher.driven.values, threads=threads)
         self.explainer = Explainer(reader=reader, sight=self._dispatcher, now=deps.clock.now)
         """Why something does not move."""
         self._dispatcher.duties.append(self.control)

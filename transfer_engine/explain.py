@@ -1,105 +1,47 @@
 """Why something does not move, where it stands, and when it will.
 
-For a transfer the store says what it is (state, retry, hold, its place in the queue), the board what keeps
-its lane back (limit, share, priority, cap), the forecast when its turn will come. For a link or an
-endpoint the board and those who cap it say everything.
+For a transfer the store says what it is (state, retry, hold, its place in the queue), `causes` what keeps
+its queue back, the forecast when its turn will come. For a link or an endpoint the scheduler and those who
+cap it say everything, without the store.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from transfer_engine import explain_words as words
+from transfer_engine.answers import Explanation, LinkOutlook
 from transfer_engine.board import Board
+from transfer_engine.causes import Causes, ranked
 from transfer_engine.driving import Driven
-from transfer_engine.forecast import start_of
+from transfer_engine.expect import ENDLESS, NO_EXPERIENCE, Expectation, expected
+from transfer_engine.explain_places import PlaceExplainer, decisions
 from transfer_engine.governor import Governor
-from transfer_engine.model import FileId, FileView, JobId, Link, Place, Position
+from transfer_engine.model import FileId, FileView, JobId, JobView, Link, Place, Position
 from transfer_engine.outlook import Foresight
+from transfer_engine.queueing import positions
 from transfer_engine.reasons import Reason, Why
-from transfer_engine.schedule import LaneKey
 from transfer_engine.states import TERMINAL, FileState, JobType
 from transfer_engine.store.api import Reader
+from transfer_engine.submission import SOURCES_MAX
 
-RANK: Final = {
-    why: rank
-    for rank, why in enumerate(
-        (
-            Why.BAN,
-            Why.DRAINING,
-            Why.PAUSE,
-            Why.BREAKER,
-            Why.DESTINATION,
-            Why.LIMIT,
-            Why.BANDWIDTH,
-            Why.OPTIMIZER,
-            Why.SHARE,
-            Why.PRIORITY,
-            Why.TURN,
-        )
-    )
-}
-"""What is said first when several things keep a transfer back: what lasts longest by itself."""
+__all__ = ["Explainer", "Explanation", "LinkOutlook", "Sight"]
 
-
-DECISIONS_MAX: Final = 10
-"""Decisions of the optimizer that are shown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """An answer.
-
-    Attributes:
-        subject: what was asked about, in words.
-        moving: it is under way.
-        reasons: the main one first; never empty.
-        n_before: ready transfers before it in its queue; None: it does not stand in one.
-        start_at, finish_at: predicted instants; None: nothing can be said.
-    """
-
-    subject: str
-    moving: bool
-    reasons: tuple[Reason, ...]
-    state: str | None = None
-    file_id: FileId | None = None
-    n_before: int | None = None
-    bytes_before: int | None = None
-    start_at: float | None = None
-    finish_at: float | None = None
-    figures: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """One sentence."""
-        return self.reasons[0].text
-
-    def as_json(self) -> dict[str, Any]:
-        """As the service and the command line give it."""
-        found: dict[str, Any] = {
-            "subject": self.subject,
-            "moving": self.moving,
-            "reason": self.text,
-            "reasons": [reason.as_json() for reason in self.reasons],
-        }
-        for key in ("state", "file_id", "n_before", "bytes_before", "start_at", "finish_at"):
-            value = getattr(self, key)
-            if value is not None:
-                found[key] = value
-        return found | dict(self.figures)
+NO_EXPECTATION: Final = Expectation()
 
 
 class Sight(Protocol):
     """What an explanation may look at."""
 
     board: Board
-
     driven: dict[FileId, Driven]
     """Transfers that are being driven now."""
     foresight: Foresight
     governor: Governor
+    ready: bool
+    store_trouble: str | None
+    """Why the store could not be written when that was tried last."""
 
 
 class Explainer:
@@ -110,213 +52,178 @@ class Explainer:
         self._sight = sight
         self._now = now
 
-    # A transfer
+    # Transfers
 
     async def transfer(self, file_id: FileId) -> Explanation:
         """Why a transfer does not move. Raises: NotFound, StoreUnavailable."""
-        view = await self._reader.file(file_id)
-        return await self.file(view)
+        return await self.file(await self._reader.file(file_id))
 
     async def file(self, view: FileView) -> Explanation:
         """The same for a transfer that was read already."""
+        if view.state in TERMINAL:
+            return self._answer(view, [words.ended(view)])
+        job = await self._reader.job(view.job_id)
+        position = await self._reader.position(view.file_id) if view.state is FileState.SUBMITTED else None
+        before = await self._before(view, job) if view.state is FileState.NOT_USED else ()
+        await self._sight.foresight.fresh()
+        return self._explain(view, job, position, before, self._causes())
+
+    async def job(self, job_id: JobId, limit: int | None = None) -> list[Explanation]:
+        """The same for the transfers of a job that have not ended, in the order submitted, at most `limit`.
+
+        Raises: as `transfer`.
+        """
+        job = await self._reader.job(job_id)
+        return await self.transfers(job, await self._reader.files(job_id), limit)
+
+    async def transfers(self, job: JobView, views: Sequence[FileView], limit: int | None = None) -> list[Explanation]:
+        """The same for a job that was read already, with all its transfers in the order submitted."""
+        numbered = [(n, view) for n, view in enumerate(views) if view.state not in TERMINAL][:limit]
+        waiting = [view for _, view in numbered]
+        found = await positions(job, waiting, reader=self._reader, driven=self._sight.driven.values())
+        await self._sight.foresight.fresh()
+        causes = self._causes()
+        whole = job.job_type is JobType.MULTIHOP
+        answers = []
+        for n, view in numbered:
+            before = [row for row in views[max(n - SOURCES_MAX, 0) : n] if whole or row.file_index == view.file_index]
+            answers.append(self._explain(view, job, found.get(view.file_id), before, causes))
+        return answers
+
+    async def _before(self, view: FileView, job: JobView) -> list[FileView]:
+        """The replicas before one, or the hops: rows of one file are numbered in turn."""
+        if job.job_type is JobType.MULTIHOP:
+            return [row for row in await self._reader.files(job.job_id) if row.file_id < view.file_id]
+        rows: list[FileView] = []
+        while len(rows) < SOURCES_MAX and view.file_id > len(rows) + 1:
+            row = await self._reader.file(FileId(view.file_id - len(rows) - 1))
+            if row.job_id != view.job_id or row.file_index != view.file_index:
+                break
+            rows.insert(0, row)
+        return rows
+
+    def _explain(
+        self, view: FileView, job: JobView, position: Position | None, before: Sequence[FileView], causes: Causes
+    ) -> Explanation:
         match view.state:
             case FileState.SUBMITTED:
-                return await self._waiting(view)
+                assert position is not None, "whoever asks has looked where it stands"
+                return self._waiting(view, job, position, causes)
             case FileState.NOT_USED:
-                position = await self._reader.position(view.file_id)
-                job = await self._reader.job(view.job_id)
-                return self._explanation(view, [_not_its_turn(job.job_type, position)])
-            case state if state in TERMINAL:
-                return self._explanation(view, [_ended(view)])
+                reason = words.not_its_turn(job, before)
+                deadline_at = None if reason.code is Why.ENDED else job.options.deadline_at
+                unknown = Expectation(unknown=ENDLESS.get(reason.code))
+                return self._answer(view, [reason], unknown, deadline_at=deadline_at)
+            case FileState.ACTIVE:
+                return self._running(view)
+            case FileState.VERIFYING:
+                return self._answer(view, [words.lost(view, self._now(), self._sight.driven.get(view.file_id))])
+            case FileState.CANCELING:
+                return self._answer(view, [words.canceling(view)])
             case _:
-                return self._explanation(view, [self._under_way(view)], moving=view.state is FileState.ACTIVE)
+                return self._answer(view, [words.ended(view)])
 
-    async def _waiting(self, view: FileView) -> Explanation:
-        position = await self._reader.position(view.file_id)
+    def _waiting(self, view: FileView, job: JobView, position: Position, causes: Causes) -> Explanation:
+        link = Link(view.source_se, view.dest_se)
+        found = causes.lane_of(view)
         if position.job_held:
-            return self._explanation(view, [_held(view)])
-        if view.retry_at is not None:
-            at = max(view.retry_at, self._now())
-            return self._explanation(view, [_retry(view), *self._lane_reasons(view)], start_at=at)
-        reasons = self._lane_reasons(view)
-        if position.dest_driven_by is not None:
-            reasons.insert(0, _written(view, position.dest_driven_by))
-        reasons.append(_turn(view, position))
-        key = self._key(view)
-        outlook = self._sight.foresight.outlooks().get(key) if key else None
-        wait_s = start_of(outlook, position.n_before) if outlook is not None else None
-        start_at = None if wait_s is None else self._now() + wait_s
-        return self._explanation(view, reasons, position, start_at=start_at)
-
-    def _key(self, view: FileView) -> LaneKey | None:
-        wanted = (view.source_se, view.dest_se, view.vo, view.activity)
-        for key, lane in self._sight.board.scheduler.lanes.items():
-            queue = lane.queue
-            if lane.priority == view.priority and (queue.source_se, queue.dest_se, queue.vo, queue.activity) == wanted:
-                return key
-        return None
-
-    def _lane_reasons(self, view: FileView) -> list[Reason]:
-        key = self._key(view)
-        if key is None:
-            return []
-        lane = self._sight.board.scheduler.lanes[key]
-        return sorted(
-            self._sight.board.scheduler.reasons(lane.queue, lane.priority), key=lambda reason: RANK[reason.code]
+            reasons = [words.held(view), *causes.of_route(link, view.vo)]
+        elif view.retry_at is not None:
+            reasons = [words.retry(view, self._now()), *causes.of_route(link, view.vo)]
+        else:
+            limits = causes.of_route(link, view.vo) if found is None else causes.of_lane(found[1])
+            # What the whole queue waits for is said of this one only if it is so.
+            reasons = [reason for reason in limits if reason.code is not Why.DESTINATION]
+            if position.dest_driven_by is not None:
+                reasons.append(words.written(view, position.dest_driven_by))
+            reasons.append(words.turn(view, position, free=not reasons))
+        reasons = ranked(reasons)
+        expectation = expected(
+            view,
+            reasons,
+            position,
+            None if found is None else found[0],
+            foresight=self._sight.foresight,
+            driven=self._sight.driven,
+            now=self._now(),
         )
+        queued = position if view.retry_at is None and not position.job_held else None
+        return self._answer(view, reasons, expectation, position=queued, deadline_at=job.options.deadline_at)
 
-    def _under_way(self, view: FileView) -> Reason:
+    def _running(self, view: FileView) -> Explanation:
         driven = self._sight.driven.get(view.file_id)
-        if view.state is FileState.VERIFYING:
-            return Reason(
-                code=Why.PROBING,
-                text="its attempt ended without a result; the destination is looked at until the outcome is clear",
-                subject=view.dest_se,
-            )
-        if view.state is FileState.CANCELING:
-            return Reason(
-                code=Why.PROBING, text="it was cancelled; what it wrote is being removed", subject=view.dest_se
-            )
+        reason = words.running(view, driven, self._now())
         if driven is None:
-            return Reason(code=Why.RUNNING, text=f"attempt {view.epoch} runs on another node", subject=view.owner or "")
-        progress = driven.progress
-        done = f", {progress.bytes_done} bytes so far" if progress.bytes_done else ""
-        return Reason(
-            code=Why.RUNNING,
-            text=f"attempt {view.epoch} is under way: {progress.phase}{done}",
-            used=progress.bytes_done,
-            limit=progress.size_bytes or view.size_bytes,
-        )
+            return self._answer(view, [reason], moving=True)
+        if driven.canceling:
+            return self._answer(view, [words.canceling(view)])
+        if words.waits_for_stream(driven):
+            streams = [one for one in self._sight.driven.values() if words.streams(one)]
+            return self._answer(view, [words.streams_full(len(streams)), reason])
+        end_at = self._sight.foresight.end_of(driven)
+        unknown = None if end_at is not None else NO_EXPERIENCE
+        return self._answer(view, [reason], Expectation(finish_at=end_at, unknown=unknown), moving=True)
 
-    def _explanation(
-        self,
+    @staticmethod
+    def _answer(
         view: FileView,
-        reasons: list[Reason],
-        position: Position | None = None,
+        reasons: Sequence[Reason],
+        expectation: Expectation = NO_EXPECTATION,
         *,
-        start_at: float | None = None,
+        position: Position | None = None,
+        deadline_at: float | None = None,
         moving: bool = False,
     ) -> Explanation:
-        finish_at = None
-        if start_at is not None and (key := self._key(view)) is not None:
-            finish_at = start_at + self._sight.foresight.slot_s(key)
         return Explanation(
             subject=f"transfer {view.file_id}, {view.source_se} → {view.dest_se}",
             moving=moving,
             reasons=tuple(reasons),
             state=view.state.value,
             file_id=view.file_id,
+            job_id=view.job_id,
             n_before=position.n_before if position else None,
             bytes_before=position.bytes_before if position else None,
-            start_at=start_at,
-            finish_at=finish_at,
+            start_at=expectation.start_at,
+            finish_at=expectation.finish_at,
+            unknown=expectation.unknown,
+            deadline_at=deadline_at,
         )
 
-    async def job(self, job_id: JobId) -> list[Explanation]:
-        """The same for every transfer of a job that has not ended, in the order submitted. Raises: as `transfer`."""
-        views = await self._reader.files(job_id)
-        return [await self.file(view) for view in views if view.state not in TERMINAL]
+    def _causes(self) -> Causes:
+        general = []
+        if self._sight.store_trouble is not None:
+            text = f"the database takes no changes: {self._sight.store_trouble}"
+            general.append(Reason(code=Why.STORE, text=text))
+        if not self._sight.ready:
+            text = "the node starts nothing yet: it is taking over what an earlier engine left"
+            general.append(Reason(code=Why.DRAINING, text=text))
+        return Causes(self._sight.board.scheduler, general)
 
-    # A link, an endpoint
+    # Links and endpoints
 
-    def link(self, link: Link) -> Explanation:
+    async def link(self, link: Link) -> Explanation:
         """What a link does and what keeps its backlog back."""
-        places = [
-            Place("in", link.dest_se),
-            Place("out", link.source_se),
-            Place("link", link.source_se, link.dest_se),
-            Place("node", ""),
-        ]
-        lanes = {key: lane for key, lane in self._sight.board.scheduler.lanes.items() if lane.link == link}
-        return self._place(str(link), places, {key: lane.n_ready for key, lane in lanes.items()})
+        return (await self._places()).link(link)
 
-    def endpoint(self, se: str) -> Explanation:
+    async def endpoint(self, se: str) -> Explanation:
         """What an endpoint does in both directions and what keeps back those who wait for it."""
-        places = [Place("in", se), Place("out", se), Place("node", "")]
-        lanes = {
-            key: lane
-            for key, lane in self._sight.board.scheduler.lanes.items()
-            if se in (lane.link.source_se, lane.link.dest_se)
-        }
-        return self._place(se, places, {key: lane.n_ready for key, lane in lanes.items()})
+        return (await self._places()).endpoint(se)
 
-    def _place(self, subject: str, places: list[Place], ready: Mapping[LaneKey, int]) -> Explanation:
-        scheduler = self._sight.board.scheduler
-        rooms = [scheduler.rooms[place] for place in places if place in scheduler.rooms]
-        found = [room.reason() for room in rooms if room.used >= room.limit]
-        waiting = sum(n for n in ready.values() if n > 0)
-        for key in ready:
-            lane = scheduler.lanes[key]
-            found += [r for r in scheduler.reasons(lane.queue, lane.priority) if r not in found]
-        found.sort(key=lambda reason: RANK[reason.code])
-        n_active = max((room.used for room in rooms if room.place.kind != "node"), default=0)
-        if not found:
-            text = f"{n_active} running" + (f", {waiting} about to start" if waiting else ", nothing waits")
-            found.append(Reason(code=Why.RUNNING, text=text, subject=subject))
-        outlooks = self._sight.foresight.outlooks()
-        drained = [outlooks[key].drained_s for key in ready if key in outlooks and ready[key] > 0]
-        last = max((s for s in drained if s is not None), default=None) if None not in drained else None
-        return Explanation(
-            subject=subject,
-            moving=n_active > 0,
-            reasons=tuple(found),
-            finish_at=self._now() + last if last is not None else None,
-            figures={
-                "active": n_active,
-                "ready": waiting,
-                "places": [{"place": str(room.place), "used": room.used, "limit": room.limit} for room in rooms],
-                "decisions": self._decisions(places),
-            },
+    async def links(self) -> dict[Link, LinkOutlook]:
+        """Of each link with work: what keeps most of it back, when its next transfer starts, when all is done."""
+        return (await self._places()).outlooks()
+
+    async def _places(self) -> PlaceExplainer:
+        sight = self._sight
+        await sight.foresight.fresh()
+        return PlaceExplainer(
+            board=sight.board,
+            causes=self._causes(),
+            foresight=sight.foresight,
+            optimizer=sight.governor.optimizer,
+            now=self._now(),
         )
 
-    def _decisions(self, places: list[Place]) -> list[dict[str, Any]]:
-        """What the optimizer decided last about these places, oldest first."""
-        rows = [row for place in places for row in self._sight.governor.optimizer.history(place)]
-        rows.sort(key=lambda row: row.at)
-        return [
-            {"at": row.at, "place": str(row.place), "before": row.before, "after": row.after, "reason": row.reason}
-            for row in rows[-DECISIONS_MAX:]
-        ]
-
-
-def _not_its_turn(job_type: JobType, position: Position) -> Reason:
-    before = f" (it is {position.predecessor.value} now)" if position.predecessor else ""
-    if job_type is JobType.MULTIHOP:
-        return Reason(code=Why.HOP, text=f"the hop before it has to finish first{before}")
-    return Reason(code=Why.REPLICA, text=f"another replica of the file is tried first{before}")
-
-
-def _ended(view: FileView) -> Reason:
-    text = f"it has ended: {view.state.value}" + (f", {view.reason}" if view.reason else "")
-    return Reason(code=Why.ENDED, text=text)
-
-
-def _held(view: FileView) -> Reason:
-    return Reason(code=Why.HELD, text=f"job {view.job_id} is on hold until it is resumed", subject=view.job_id)
-
-
-def _retry(view: FileView) -> Reason:
-    at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(view.retry_at))
-    why = f": {view.reason}" if view.reason else ""
-    return Reason(
-        code=Why.RETRY,
-        text=f"attempt {view.epoch} failed, the next one is due at {at}{why}",
-        used=view.n_failed,
-        until=view.retry_at,
-    )
-
-
-def _written(view: FileView, by: FileId) -> Reason:
-    return Reason(
-        code=Why.DESTINATION,
-        text=f"transfer {by} is writing the same destination; it has to end first",
-        subject=view.dest_url,
-    )
-
-
-def _turn(view: FileView, position: Position) -> Reason:
-    if position.n_before:
-        text = f"{position.n_before} transfers of its queue (priority {view.priority}) are before it"
-    else:
-        text = "it is the next of its queue"
-    return Reason(code=Why.TURN, text=text, used=position.n_before)
+    def history(self, *places: Place) -> list[dict[str, Any]]:
+        """What the optimizer decided about places, oldest first: instant, numbers before and after, why."""
+        return decisions(self._sight.governor.optimizer, places)

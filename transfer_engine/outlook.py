@@ -1,20 +1,30 @@
-"""What the forecast is asked, from what the board knows: every lane, every limit."""
+"""What the forecast is asked, from what the board knows: every lane, every limit; and when one transfer will end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from transfer_engine.board import Board
-from transfer_engine.forecast import Ceiling, Load, Outlook, predict
+from transfer_engine.driving import Driven
+from transfer_engine.forecast import Ceiling, Load, Outlook, predict, start_of
+from transfer_engine.lanes import Lane
 from transfer_engine.limits import UNLIMITED
-from transfer_engine.measures import Measures
-from transfer_engine.model import Place
+from transfer_engine.measures import SLOT_S_DEFAULT, LinkMeasures, Measures
+from transfer_engine.model import Link, Place
 from transfer_engine.schedule import LaneKey
 from transfer_engine.shares import ShareTable
+from transfer_engine.sizes import UNKNOWN, typical_bytes
 
 FRESH_S: Final = 5.0
 """How old a forecast may be when it is shown."""
+FRESH_LANE_S: Final = 0.002
+"""So much older for each lane: ten thousand cost most of a second, and not more than a twentieth of all time."""
+INLINE_MAX: Final = 1000
+"""Most lanes that are looked at on the event loop: about 50 ms."""
+OVERDUE: Final = 3.0
+"""Who runs for so many times the usual time is nothing that experience says anything of."""
 
 
 class Foresight:
@@ -27,37 +37,124 @@ class Foresight:
         self._now = now
         self._found: dict[LaneKey, Outlook] = {}
         self._made_at: float | None = None
+        self._lock = asyncio.Lock()
+        self._running: Callable[[], Collection[Driven]] = tuple
+        self._threads = False
+        self._underway_now: tuple[float, dict[Link, float]] | None = None
+
+    def follow(self, running: Callable[[], Collection[Driven]], *, threads: bool) -> None:
+        """Learn also from what runs, for links where nothing has ended yet. `threads`: large forecasts run in one."""
+        self._running = running
+        self._threads = threads
+
+    # Lanes
 
     def outlooks(self) -> Mapping[LaneKey, Outlook]:
-        """The outlook of each lane with work."""
-        now = self._now()
-        if self._made_at is None or not 0 <= now - self._made_at < FRESH_S:
-            self._found, self._made_at = self._predict(now), now
+        """The outlook of each lane with work, as of a moment ago."""
+        if not self._is_fresh():
+            keys, loads = self._loads()
+            now = self._now()
+            self._keep(keys, predict(loads, self._ceilings(now), self._shares), now)
         return self._found
 
-    def slot_s(self, key: LaneKey) -> float:
-        """How long a transfer of a lane typically takes, in seconds."""
-        return self._measures.slot_s(self._board.scheduler.lanes[key].link)
+    async def fresh(self) -> Mapping[LaneKey, Outlook]:
+        """The same; a large one is made beside the event loop."""
+        if not self._threads or len(self._board.scheduler.lanes) <= INLINE_MAX:
+            return self.outlooks()
+        async with self._lock:
+            if not self._is_fresh():
+                keys, loads = self._loads()
+                now = self._now()
+                ceilings = self._ceilings(now)
+                self._keep(keys, await asyncio.to_thread(predict, loads, ceilings, self._shares), now)
+        return self._found
 
-    def _predict(self, now: float) -> dict[LaneKey, Outlook]:
-        keys: list[LaneKey] = []
-        loads: list[Load] = []
-        for key, lane in self._board.scheduler.lanes.items():
-            if lane.n_ready > 0 or lane.n_held:
-                keys.append(key)
-                loads.append(
-                    Load(
-                        link=lane.link,
-                        vo=lane.queue.vo,
-                        activity=lane.queue.activity,
-                        priority=lane.priority,
-                        ready=max(lane.n_ready, 0),
-                        active=lane.n_held,
-                        slot_s=self._measures.slot_s(lane.link),
-                        ready_bytes=max(lane.n_bytes, 0),
-                    )
-                )
-        return dict(zip(keys, predict(loads, self._ceilings(now), self._shares), strict=True))
+    def _is_fresh(self) -> bool:
+        age_s = None if self._made_at is None else self._now() - self._made_at
+        return age_s is not None and 0 <= age_s < FRESH_S + FRESH_LANE_S * len(self._found)
+
+    def _keep(self, keys: list[LaneKey], found: list[Outlook], now: float) -> None:
+        self._found, self._made_at = dict(zip(keys, found, strict=True)), now
+
+    def start_s(self, key: LaneKey, n_before: int) -> float | None:
+        """Seconds from now until the transfer of a lane starts that has `n_before` before it; None: unknown.
+
+        From the forecast there is: call `fresh` before.
+        """
+        outlook, lane = self._found.get(key), self._board.scheduler.lanes.get(key)
+        if outlook is None or lane is None or self._made_at is None or self.duration_s(lane.link, None) is None:
+            return None
+        wait_s = start_of(outlook, n_before)
+        return None if wait_s is None else max(wait_s - (self._now() - self._made_at), 0.0)
+
+    def drained_s(self, keys: Collection[LaneKey]) -> float | None:
+        """Seconds from now until all that these lanes have has ended; None: unknown."""
+        last = 0.0
+        for key in keys:
+            outlook, lane = self._found.get(key), self._board.scheduler.lanes.get(key)
+            if outlook is None or lane is None or self._made_at is None:
+                return None
+            if outlook.finished_s is None or self.duration_s(lane.link, None) is None:
+                return None
+            last = max(last, outlook.finished_s - (self._now() - self._made_at))
+        return last
+
+    # Single transfers
+
+    def duration_s(self, link: Link, size_bytes: float | None) -> float | None:
+        """How long a transfer of a link takes from claim to release; None: nobody has seen one, nor of its ends."""
+        own = self._measures.of(link)
+        usual = None if own is None else _of_size(own, size_bytes)
+        if usual is not None:
+            return usual
+        underway = self._underway().get(link)
+        if underway is not None:
+            return underway
+        ends = self._measures.out_of(link.source_se), self._measures.into(link.dest_se)
+        found = [s for end in ends if end is not None and (s := _of_size(end, size_bytes)) is not None]
+        return sum(found) / len(found) if found else None
+
+    def end_of(self, driven: Driven) -> float | None:
+        """The instant at which a transfer that runs will end, by its own speed or by what is usual; None: unknown."""
+        now, progress = self._now(), driven.progress
+        since_s = max(now - driven.began_at, 1e-3)
+        size_bytes = progress.size_bytes or driven.order.size_bytes
+        if progress.bytes_done > 0 and size_bytes:
+            return now + since_s * max(size_bytes - progress.bytes_done, 0) / progress.bytes_done
+        usual_s = self.duration_s(self._board.link(driven.order.queue), size_bytes)
+        if usual_s is None or since_s > OVERDUE * usual_s:
+            return None
+        return max(driven.began_at + usual_s, now)
+
+    def _underway(self) -> dict[Link, float]:
+        """Link → how long those that run there take at their present speed."""
+        now = self._now()
+        if self._underway_now is not None and self._underway_now[0] == now:
+            return self._underway_now[1]
+        found: dict[Link, list[float]] = {}
+        for driven in self._running():
+            progress = driven.progress
+            size_bytes = progress.size_bytes or driven.order.size_bytes
+            if progress.bytes_done > 0 and size_bytes and driven.began_at:
+                whole_s = (now - driven.began_at) * size_bytes / progress.bytes_done
+                found.setdefault(self._board.link(driven.order.queue), []).append(whole_s)
+        self._underway_now = now, {link: sum(spans) / len(spans) for link, spans in found.items()}
+        return self._underway_now[1]
+
+    # What the forecast is asked
+
+    def _loads(self) -> tuple[list[LaneKey], list[Load]]:
+        lanes = {k: lane for k, lane in self._board.scheduler.lanes.items() if lane.n_ready > 0 or lane.n_held}
+        spans = {key: self._seen_s(lane) for key, lane in lanes.items()}
+        known = [slot_s for slot_s in spans.values() if slot_s is not None]
+        # What competes with known links is more likely to be like them than to be like nothing at all.
+        default_s = sum(known) / len(known) if known else SLOT_S_DEFAULT
+        return list(lanes), [_load(lane, spans[key] or default_s) for key, lane in lanes.items()]
+
+    def _seen_s(self, lane: Lane) -> float | None:
+        own = self._measures.of(lane.link)
+        span_s = None if own is None else _of_size(own, _usual_bytes(lane))
+        return self.duration_s(lane.link, None) if span_s is None else span_s
 
     def _ceilings(self, now: float) -> dict[Place, Ceiling]:
         found = {}
@@ -67,3 +164,32 @@ class Foresight:
                 until_s = None if until is None else max(until - now, 0.0)
                 found[place] = Ceiling(limit, until_s, after)
         return found
+
+
+def _load(lane: Lane, slot_s: float) -> Load:
+    return Load(
+        link=lane.link,
+        vo=lane.queue.vo,
+        activity=lane.queue.activity,
+        priority=lane.priority,
+        ready=max(lane.n_ready, 0),
+        active=lane.n_held,
+        slot_s=slot_s,
+        ready_bytes=max(lane.n_bytes, 0),
+    )
+
+
+def _usual_bytes(lane: Lane) -> float | None:
+    """How long a lane's files are; None: nobody has said."""
+    of_size = lane.queue.size_class
+    if of_size == UNKNOWN:
+        return None
+    return lane.n_bytes / lane.n_ready if lane.n_ready > 0 and lane.n_bytes > 0 else typical_bytes(of_size)
+
+
+def _of_size(measures: LinkMeasures, size_bytes: float | None) -> float | None:
+    """How long a transfer of so many bytes takes; of an unknown number: the mean."""
+    line = None if size_bytes is None else measures.cost()
+    if line is None or size_bytes is None:
+        return measures.slot_s
+    return line[0] + line[1] * size_bytes

@@ -48,10 +48,14 @@ class Why(StrEnum):
     """The database does not answer."""
     PROBING = "probing"
     """Its attempt was lost; the destination is looked at until the outcome is clear."""
+    CANCELING = "canceling"
+    """It was cancelled, and what it wrote is being removed."""
     RUNNING = "running"
     """It is moving."""
     ENDED = "ended"
     """It has ended."""
+    IDLE = "idle"
+    """Nothing waits there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,3 +18,8 @@ UNKNOWN: Final = 0
 def size_class(size_bytes: int | None) -> int:
     """1 for less than 10 MB, one more for each power of ten, 6 from 100 GB on; 0: nobody has said how long."""
     return UNKNOWN if size_bytes is None else 1 + bisect_right(BORDERS, size_bytes)
+
+
+def typical_bytes(of_size: int) -> float:
+    """The middle of a known class, by powers of ten."""
+    return float(10.0 ** (of_size + 5.5))
