@@ -15,7 +15,9 @@ from protocols.checksum import Checksum, hasher
 from protocols.errors import ChecksumMismatch, Phase, Scope, SizeMismatch, Stalled, TimedOut, TransferError
 
 MARKER_BYTES = 8 * 1024 * 1024
-"""A progress report at least each so many bytes."""
+"""A progress report at least each so many bytes, """
+MARKER_S = 5.0
+"""and after so many seconds: as often as storages that copy by themselves tell theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class _Flow:
         self._on_marker = on_marker
         self._stall_s = stall_s
         self._reported = 0
+        self._report_at = 0.0
         self.hasher = hasher(digest)
         self.bytes_done = 0
         self.n_markers = 0
@@ -51,9 +54,11 @@ class _Flow:
             yield block
             # The consumer has taken the block: that is progress at both ends.
             self.bytes_done += len(block)
+            now = loop.time()
             if self.watch is not None:
-                self.watch.reschedule(loop.time() + self._stall_s)
-            if self.bytes_done - self._reported >= MARKER_BYTES:
+                self.watch.reschedule(now + self._stall_s)
+            if self.bytes_done - self._reported >= MARKER_BYTES or now >= self._report_at:
+                self._report_at = now + MARKER_S
                 self.report()
         # Before the end is told to the destination: one that replaces a file keeps the old one then.
         seen = self.hasher.checksum()

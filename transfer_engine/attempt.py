@@ -30,6 +30,7 @@ from protocols.errors import (
 )
 from transfer_engine.clock import Clock
 from transfer_engine.config import TransferSettings
+from transfer_engine.liveness import Pace
 from transfer_engine.model import Assignment, Done, Evidence, Failed, Failure, Outcome, Unknown, Verify
 from transfer_engine.patience import patiently, remove, surely
 from transfer_engine.verification import Expected, evidence_of, mismatch
@@ -123,6 +124,7 @@ class Attempt:
         self._source_credential = tools.credentials(order.source_url)
         self._dest_credential = tools.credentials(order.dest_url)
         self._timeouts = tools.timeouts(order.options.timeout_s)
+        self._pace = Pace(bytes_s=tools.settings.floor_bytes_s, span_s=tools.settings.floor_s)
         self._started_at = tools.clock.now()
 
     async def run(self) -> Outcome:
@@ -300,10 +302,18 @@ class Attempt:
         if mode is Mode.PUSH:
             await self._make_parents()
         try:
-            await active.copy(request, self._progress.marker)
+            await self._copy_at_pace(active, request)
         except ParentMissing:
             await self._make_parents()
-            await active.copy(request, self._progress.marker)
+            await self._copy_at_pace(active, request)
+
+    async def _copy_at_pace(self, active: Adapter, request: CopyRequest) -> None:
+        async with self._pace.kept(unsettled=True):
+            await active.copy(request, self._heard)
+
+    def _heard(self, marker: Marker) -> None:
+        self._progress.marker(marker)
+        self._pace.heard(marker.bytes_done, self._progress.size_bytes)
 
     async def _stream(self, request: CopyRequest, expected: Expected) -> None:
         waits = self._tools.streams.locked()
@@ -314,13 +324,14 @@ class Attempt:
             await self._begin()
             self._progress.sent()
             await self._make_parents()
-            streamed = await streaming.stream_copy(
-                self._source,
-                self._destination,
-                request,
-                self._progress.marker,
-                digest=self._digest_of_stream(expected),
-            )
+            async with self._pace.kept(unsettled=False):
+                streamed = await streaming.stream_copy(
+                    self._source,
+                    self._destination,
+                    request,
+                    self._heard,
+                    digest=self._digest_of_stream(expected),
+                )
         # Neither end may offer a checksum: what passed through here is then the only witness of the source.
         if expected.size_bytes is None:
             expected.size_bytes = streamed.end.bytes_done

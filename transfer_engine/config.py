@@ -156,6 +156,9 @@ class TransferSettings(_Section):
     first_response_s: Seconds = 150.0
     silence_s: Seconds = 120.0
     stall_s: Seconds = 300.0
+    floor_bytes_s: Annotated[float, Field(ge=0)] = 10_000.0
+    """A copy that is slower in the mean over `floor_s` has failed; 0: however slow, it goes on."""
+    floor_s: Seconds = 900.0
     quarantine_s: Annotated[float, Field(ge=0)] = 15.0
     """How long a destination must stay unchanged before a lost attempt's outcome is believed."""
     probe_max_s: Seconds = 3600.0

@@ -23,7 +23,6 @@ from transfer_engine.selection import (
     prefer,
     rank,
 )
-from transfer_engine.service.wire import submission as wire
 
 rates = st.none() | st.floats(0, 1e10)
 NAMES = ("https://a", "https://b", "https://c", "https://d")
@@ -254,7 +253,3 @@ def test_other_names_are_refused_in_ftss_words() -> None:
     assert caught.value.message == "dice algorithm is not supported by Scheduler"
     for name in STRATEGIES:
         check(name, "x")
-
-
-def test_the_job_service_knows_the_same_names() -> None:
-    assert frozenset(STRATEGIES) == wire.STRATEGIES

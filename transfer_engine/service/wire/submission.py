@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from protocols.checksum import algorithm_name
-from transfer_engine import urls
+from transfer_engine import selection, urls
 from transfer_engine.model import (
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
@@ -39,13 +39,6 @@ TAPE_METADATA_MAX: Final = 1024
 SCITAG_MIN, SCITAG_MAX = 65, 65535
 _ESCAPING: Final = 3
 """`json.dumps` needs at most so many times the bytes of compact UTF-8 JSON."""
-
-STRATEGIES: Final = frozenset(
-    {
-        "orderly", "queue", "auto", "success", "throughput", "file-throughput", "pending-data", "waiting-time",
-        "waiting-time-with-error", "duration",
-    }
-)  # fmt: skip
 
 _KEPT: Final = (
     "dst_file_report",
@@ -117,7 +110,7 @@ def _transfer(file: FileDocument, index: int) -> Transfer:
     if file.get("source_tokens") or file.get("destination_tokens"):
         _refuse_tokens(file, index)
     strategy = file.get("selection_strategy") or "auto"
-    if strategy not in STRATEGIES:
+    if strategy not in selection.STRATEGIES:
         raise Refused(f"{strategy} algorithm is not supported by Scheduler", field=f"files[{index}].selection_strategy")
     if file.get("staging_metadata") or file.get("archive_metadata"):
         _check_tape_metadata(file, index)
