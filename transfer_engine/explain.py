@@ -18,6 +18,7 @@ from transfer_engine.driving import Driven
 from transfer_engine.expect import ENDLESS, NO_EXPERIENCE, Expectation, expected
 from transfer_engine.explain_places import PlaceExplainer, decisions
 from transfer_engine.governor import Governor
+from transfer_engine.health.wording import Row
 from transfer_engine.model import FileId, FileView, JobId, JobView, Link, Place, Position
 from transfer_engine.outlook import Foresight
 from transfer_engine.queueing import positions
@@ -227,3 +228,7 @@ class Explainer:
     def history(self, *places: Place) -> list[dict[str, Any]]:
         """What the optimizer decided about places, oldest first: instant, numbers before and after, why."""
         return decisions(self._sight.governor.optimizer, places)
+
+    def troubles(self) -> list[Row]:
+        """The places that fail, are left alone, or come back."""
+        return self._sight.governor.health.report()

@@ -224,6 +224,24 @@ def cancel(ids: Ids, service: ServiceUrl = SERVICE_DEFAULT, as_json: AsJson = Fa
 
 
 @app.command()
+def explain(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID|LINK|ENDPOINT",
+            help="Job id, file id, JOB/FILE; a link as SRC DST or SRC,DST; a storage, scheme://host.",
+        ),
+    ],
+    service: ServiceUrl = SERVICE_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Say why something does not move, where it stands and when it will."""
+    from transfer_engine.cli import explain as explaining
+
+    run(explaining.explain(service, what, as_json=as_json))
+
+
+@app.command()
 def ban(
     endpoint: Endpoint,
     service: ServiceUrl = SERVICE_DEFAULT,

@@ -10,6 +10,7 @@ from transfer_engine.clock import Clock, SystemClock
 from transfer_engine.config import ServiceSettings
 from transfer_engine.service.boundary import boundary
 from transfer_engine.service.control import Controls
+from transfer_engine.service.explain import Explaining
 from transfer_engine.service.instance import Instance, version
 from transfer_engine.service.jobs import Jobs
 from transfer_engine.service.openapi import document
@@ -23,7 +24,8 @@ def build_table(engine: Engine, settings: ServiceSettings, clock: Clock | None =
     """All operations, with the OpenAPI document made and published."""
     timer = clock or SystemClock()
     instance = Instance(engine=engine, clock=timer)
-    table = routes(instance, Jobs(engine=engine, settings=settings, clock=timer), Controls(engine=engine))
+    jobs = Jobs(engine=engine, settings=settings, clock=timer)
+    table = routes(instance, jobs, Controls(engine=engine), Explaining(engine=engine, clock=timer))
     instance.publish(document(table, version()))
     return table
 

@@ -1,0 +1,151 @@
+"""The command `explain`: why a job, a transfer, a link or a storage does not move, and when it will."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from protocols.errors import printable
+from transfer_engine.bans import parse_endpoint
+from transfer_engine.cli.client import service
+from transfer_engine.cli.exits import Exit
+from transfer_engine.cli.output import put, put_json, say, size, stop
+
+EXPECTED: Final = "a job id, a file id, JOB/FILE, a link (SRC DST, or SRC,DST) or a storage (scheme://host)"
+DECISIONS: Final = 5
+"""Decisions of the optimizer that are printed."""
+ALIKE: Final = 3
+"""Transfers of a job with the same main reason that are printed one by one; of the others their number is."""
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_ARROW: Final = re.compile(r"\s*(?:→|->|,)\s*")
+_UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def path_of(words: Sequence[str]) -> str:
+    """What to ask a service for what was typed. Raises: Stop, Invalid: it is nothing that can be explained."""
+    parts = [part for word in words for part in _ARROW.split(word.strip()) if part]
+    match parts:
+        case [source, destination]:
+            ends = {"source_se": parse_endpoint(source, "SRC"), "dest_se": parse_endpoint(destination, "DST")}
+            return "/explain?" + urlencode(ends)
+        case [one] if _UUID.fullmatch(one):
+            return f"/jobs/{one}/explain"
+        case [one] if one.isascii() and one.isdigit():
+            return f"/explain?file_id={one}"
+        case [one] if "://" in one:
+            return "/explain?" + urlencode({"endpoint": parse_endpoint(one, "ENDPOINT")})
+        case [one] if "/" in one:
+            job_id, _, file_id = one.partition("/")
+            return f"/jobs/{quote(job_id, safe='')}/files/{quote(file_id, safe='')}/explain"
+    stop(f"expected {EXPECTED}; got {' '.join(words)[:200]!r}", Exit.USAGE)
+
+
+async def explain(url: str, words: Sequence[str], *, as_json: bool) -> Exit:
+    """Ask and print."""
+    path = path_of(words)
+    async with service(url) as at:
+        found = await at.ask("GET", path)
+    if as_json:
+        put_json(found)
+    elif "transfers" in found:
+        _put_job(found)
+    else:
+        for line in lines_of(found):
+            put(line)
+    return Exit.OK
+
+
+def _put_job(found: Mapping[str, Any]) -> None:
+    of_code: dict[str, list[Mapping[str, Any]]] = {}
+    for one in found["transfers"]:
+        of_code.setdefault(one["code"], []).append(one)
+    if not of_code:
+        put(f"job {found['job_id']}: {printable(found['reason'])}")
+        return
+    n = found["open"]
+    put(f"job {found['job_id']}, {found['job_state']}: {n} transfer{'' if n == 1 else 's'} not ended")
+    for code, alike in of_code.items():
+        for one in alike[:ALIKE]:
+            put("")
+            for line in lines_of(one):
+                put(line)
+        if len(alike) > ALIKE:
+            last = alike[-1]
+            put(f"  … and {len(alike) - ALIKE} more for the same kind of reason ({code}); the last {_when(last)}")
+    if found["left_out"]:
+        say(f"{found['left_out']} more transfers are not looked at; ask for single ones: explain FILE_ID")
+
+
+def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
+    """One explanation for people."""
+    state = f", {found['state']}" if "state" in found else ""
+    yield printable(f"{found['subject']}{state}: {found['reason']}")
+    if "n_before" in found:
+        n, n_bytes = found["n_before"], found["bytes_before"]
+        before = f"{n} transfer{'' if n == 1 else 's'} before it" if n else "first of its queue"
+        yield f"  position  {before}" + (f" ({size(n_bytes)})" if n_bytes else "")
+    if "active" in found:
+        yield f"  now       {found['active']} running, {found['ready']} ready"
+    if found["start_at"] or found["finish_at"] or "unknown" in found:
+        yield f"  forecast  {_when(found)}"
+    if "deadline_in_s" in found:
+        yield f"  deadline  cancelled if it has not started {_in(found['deadline_in_s'])}"
+    if _has_numbers(found["reasons"][0]):
+        yield f"  used      {_limit(found['reasons'][0])}"
+    for reason in found["reasons"][1:]:
+        yield printable(f"  also      {reason['text']}{_kept(reason)}")
+    for place in found.get("places", ()):
+        limit = "no limit" if place["limit"] is None else f"of {place['limit']}"
+        yield printable(f"  place     {place['place']}: {place['used']} {limit}")
+    for decision in found.get("decisions", ())[-DECISIONS:]:
+        yield printable(f"  optimizer {decision['at']} {decision['place']}: {_decided(decision)}")
+
+
+def _decided(decision: Mapping[str, Any]) -> str:
+    before, after = decision["before"], decision["after"]
+    change = f"stays at {after}" if before == after else f"{before} → {after}"
+    return f"{change}: {decision['reason']}"
+
+
+def _has_numbers(reason: Mapping[str, Any]) -> bool:
+    return "limit" in reason and "used" in reason
+
+
+def _limit(reason: Mapping[str, Any]) -> str:
+    if reason["code"] == "bandwidth":
+        return f"{size(reason['used'])}/s of {size(reason['limit'])}/s"
+    if reason["code"] == "running":
+        part = f" ({100 * reason['used'] / reason['limit']:.0f} %)" if reason["limit"] else ""
+        return f"{size(reason['used'])} of {size(reason['limit'])}{part}"
+    return f"{reason['used']:g} of {reason['limit']:g}"
+
+
+def _kept(reason: Mapping[str, Any]) -> str:
+    n = reason.get("transfers")
+    return f" ({n} wait for it)" if n else ""
+
+
+def _when(found: Mapping[str, Any]) -> str:
+    """`starts in about 12 min, ends in about 15 min`."""
+    parts = []
+    if found["start_in_s"] is not None:
+        parts.append(f"starts {_in(found['start_in_s'])}")
+    if found["finish_in_s"] is not None:
+        ends = "everything is done" if "active" in found else "ends"
+        parts.append(f"{ends} {_in(found['finish_in_s'])}")
+    if "unknown" in found:
+        parts.append(f"nothing can be predicted{' of its end' if parts else ''}: {found['unknown']}")
+    return printable(", ".join(parts) or "cannot be predicted")
+
+
+def _in(seconds: float) -> str:
+    """`in about 12 min`."""
+    if seconds < 1:
+        return "now"
+    for unit_s, unit in _UNITS:
+        if seconds >= 2 * unit_s:
+            return f"in about {seconds / unit_s:.0f} {unit}"
+    return f"in about {seconds:.0f} s"
