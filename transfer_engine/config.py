@@ -231,7 +231,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     database: str = "sqlite://"
-    """`sqlite:///path`, `sqlite://` for one in memory, or `memory://` for none at all: faster, gone with the process."""
+    """`sqlite:///path`, `sqlite://` for one in memory, or `memory://` for none: faster, and gone with the process."""
     limits: Limits = Field(default_factory=Limits)
     shares: Shares = Field(default_factory=Shares)
     retry: RetrySettings = Field(default_factory=RetrySettings)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.stores import AGAIN, DONE, NOW, claim, job, settled, started, states, transfer
+from tests.contract.stores import AGAIN, DONE, NOW, claim, failure, job, settled, started, states, transfer
 from transfer_engine.errors import Invalid, NotFound
 from transfer_engine.model import Cleaned
 from transfer_engine.states import FileState, JobState
-from transfer_engine.store.api import JobFilter
+from transfer_engine.store.api import JobFilter, WaitingFilter
 from transfer_engine.store.memory import SIMULATION_URL, URL, MemoryStore
 
 pytestmark = pytest.mark.asyncio
@@ -48,6 +48,29 @@ async def test_a_cancelled_job_is_kept_until_its_attempts_have_ended() -> None:
         await store.job(planned.job_id)
     assert (await store.backlog()).next_due_at is None
     assert store.tables.by_ref == {}
+
+
+async def test_a_transfer_that_is_over_goes_before_its_job() -> None:
+    store = await opened(f"{URL}?jobs=1")
+    planned = job(*(transfer(n) for n in range(4)))
+    one, two, three = (await claim(store, (await store.insert(planned)).shifts))[:3]
+    await settled(store, one, DONE)
+    await settled(store, two, DONE)
+    assert await states(store, planned) == [FileState.ACTIVE, FileState.ACTIVE]
+    for ask in (store.file(one.file_id), store.position(one.file_id), store.attempts(one.job_id, one.file_id)):
+        with pytest.raises(NotFound):
+            await ask
+    late = await settled(store, one, DONE)
+    assert (late.won, late.state) == (False, None)
+    canceled = await store.cancel(planned.job_id, NOW, [one.file_id, three.file_id])
+    assert canceled.states == ((three.file_id, FileState.CANCELING),)
+    assert await store.set_priority(planned.job_id, 5) == ()
+    assert await store.hold(planned.job_id, held=True) == ()
+    where = WaitingFilter(endpoint="https://dst.org")
+    assert await store.cancel_waiting(where, NOW, 10, failure()) == []
+    await store.cancel(planned.job_id, NOW)
+    view = await store.job(planned.job_id)
+    assert (view.n_finished, view.n_canceled, view.state) == (2, 2, JobState.CANCELED)
 
 
 async def test_numbers_go_on_after_what_was_forgotten() -> None:

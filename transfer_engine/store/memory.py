@@ -60,7 +60,8 @@ class MemoryStore:
         Args:
             events: False: keep no outbox; `events` and `last_event` then answer as if nothing had happened.
             jobs_keep: jobs that are over stay until so many others are over, and lose their transfers at
-                once (their counts stay); None: for ever, with everything.
+                once (their counts stay); those without replicas and hops lose each transfer when it is over.
+                None: for ever, with everything.
             tables: what an earlier store left (`tables` of it), to go on with; None: nothing.
         """
         del now

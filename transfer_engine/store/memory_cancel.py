@@ -10,7 +10,7 @@ from transfer_engine.model import Failure, FileId
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobType, step
 from transfer_engine.store.api import Canceled, WaitingFilter
 from transfer_engine.store.cancel import BY_USER, EXPIRED, CancelRequest
-from transfer_engine.store.memory_rows import Job, Row
+from transfer_engine.store.memory_rows import Gone, Job, Row
 from transfer_engine.store.memory_settle import activate, settle_job
 from transfer_engine.store.memory_tables import Shifts, Tables
 
@@ -52,7 +52,11 @@ def _asked(tables: Tables, job: Job, file_ids: Sequence[FileId] | None) -> list[
     if file_ids is None:
         return []
     found = range(job.first, job.first + len(job.files))
-    return [tables.row(job, number - job.first) for number in sorted(set(file_ids)) if number in found]
+    return [
+        tables.row(job, number - job.first)
+        for number in sorted(set(file_ids))
+        if number in found and not isinstance(job.files[number - job.first], Gone)
+    ]
 
 
 def _states(rows: Sequence[Row]) -> tuple[tuple[FileId, FileState], ...]:
@@ -161,7 +165,7 @@ def _touches(row: Row, where: WaitingFilter) -> bool:
 
 
 def _cancel_in_job(tables: Tables, job: Job, where: WaitingFilter, request: CancelRequest) -> Canceled | None:
-    rows = [tables.row(job, index) for index in range(len(job.files))]
+    rows = [tables.row(job, index) for index, file in enumerate(job.files) if not isinstance(file, Gone)]
     route = job.job_type is JobType.MULTIHOP
     shifts, n_rows, n_files, leftovers = Shifts(), 0, 0, False
     activated: list[tuple[Row, bool]] = []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from protocols import checksum as checksums
 from transfer_engine.model import (
@@ -23,7 +24,7 @@ from transfer_engine.model import (
     PlannedJob,
     Queue,
 )
-from transfer_engine.states import FileState, JobState, JobType
+from transfer_engine.states import TERMINAL, FileState, JobState, JobType
 from transfer_engine.store.rows import dump_failure, load_json, load_options
 
 
@@ -83,7 +84,7 @@ class Job:
         self.cancel_requested = False
         self.held = False
         self.n_finished = self.n_failed = self.n_canceled = self.n_driven = 0
-        self.files: list[PlannedFile | Row] = list(planned.files)
+        self.files: list[PlannedFile | Row | Gone] = list(planned.files)
         route = planned.job_type is JobType.MULTIHOP
         head, last = planned.files[0], planned.files[-1]
         one_source = route or all(file.source_se == head.source_se for file in planned.files)
@@ -249,6 +250,16 @@ def _method(done: Done | None) -> str | None:
     return f"adopted {done.evidence.method}" if done.evidence.adopted else done.evidence.method
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What is left of a transfer that is over and was forgotten before its job is."""
+
+    state: FileState
+
+
+GONE: Final = {state: Gone(state) for state in TERMINAL}
+
+
 class Bucket:
     """The ready transfers of one queue and priority."""
 
@@ -275,6 +286,7 @@ def further_replicas(job: Job, index: int) -> Iterator[int]:
         yield index
 
 
-def planned(file: PlannedFile | Row) -> PlannedFile:
-    """A transfer as it was submitted."""
+def planned(file: PlannedFile | Row | Gone) -> PlannedFile:
+    """A transfer, which is not gone, as it was submitted."""
+    assert not isinstance(file, Gone)
     return file.file if isinstance(file, Row) else file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transfer_engine.model import Applied, AttemptView, Change, Queue, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobState, JobType, roll_up, step
-from transfer_engine.store.memory_rows import Job, Row, further_replicas
+from transfer_engine.store.memory_rows import Gone, Job, Row, further_replicas
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.store.settle import DETAILS_REASON
 
@@ -37,12 +37,16 @@ def apply(tables: Tables, change: Change) -> Applied:
         ended = settle_job(tables, job, change.at, n_finished=n, n_failed=1 - n, queue=row.queue)
     elif after in TERMINAL and job.state in JOB_TERMINAL:
         tables.ended(job)
+    if after in TERMINAL:
+        tables.forget(row)
     return Applied(won=True, shifts=tuple(shifts), state=after, job_ended=ended)
 
 
 def _not_driven(tables: Tables, change: Change) -> Row | None:
     place = tables.place(change.file_id)
-    return None if place is None else tables.row(*place)
+    if place is None or isinstance(place[0].files[place[1]], Gone):
+        return None
+    return tables.row(*place)
 
 
 def _follower(tables: Tables, row: Row) -> Row:

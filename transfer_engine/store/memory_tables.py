@@ -17,7 +17,7 @@ from transfer_engine.errors import NotFound
 from transfer_engine.model import Ban, FileId, JobId, Queue, QueueId, Shift, StoredEvent
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
-from transfer_engine.store.memory_rows import Bucket, Job, Row, further_replicas, planned
+from transfer_engine.store.memory_rows import GONE, Bucket, Gone, Job, Row, further_replicas, planned
 
 STALE_MAX: Final = 64
 """Numbers beyond twice those that are ready, in a bucket, before it is swept."""
@@ -106,6 +106,8 @@ class Tables:
         file = job.files[index]
         if isinstance(file, Row):
             return file
+        if isinstance(file, Gone):
+            raise NotFound(f"transfer {job.first + index} is over and was forgotten")
         queue = self.queues[file.source_se, file.dest_se, job.vo, file.activity, size_class(file.size_bytes)]
         return Row(job, index, file, queue)
 
@@ -118,7 +120,13 @@ class Tables:
 
     def rows(self, job: Job) -> Iterator[Row]:
         """The transfers of a job in the order submitted, to be looked at."""
-        return (self.peek(job, index) for index in range(len(job.files)))
+        return (self.peek(job, index) for index, file in enumerate(job.files) if not isinstance(file, Gone))
+
+    def forget(self, row: Row) -> None:
+        """A transfer is over: where nobody asks for it later, it goes before its job does."""
+        job = row.job
+        if self._jobs_keep is not None and job.job_type is JobType.NORMAL and job.files:
+            job.files[row.id - job.first] = GONE[row.state]
 
     def ended(self, job: Job) -> None:
         """A job is over: what is not to be kept of it, and of older ones, goes."""
