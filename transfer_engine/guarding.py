@@ -11,11 +11,13 @@ ISOLATED: Final = 0.02
 """Part of the attempts that may be refused or time out without it meaning anything."""
 TOLERATED_MAX: Final = 0.5
 TOLERATED_S: Final = 600.0
-ECHO_S: Final = 2.0
+ECHO_S: Final = 1.5
 """After a retreat: what was started before still fails."""
 SLOW_FACTOR, SLOW_S = 3.0, 10.0
 """First markers are slow when they take this many times the best seen, and this much longer."""
+HELPED: Final = 0.7
 ENOUGH: Final = 20
+"""Attempts without which it is not said that fewer copies do not help."""
 
 
 @dataclass(slots=True)
@@ -25,6 +27,8 @@ class Guard:
     best_first_s: dict[int, float] = field(default_factory=dict)
     """Size class → shortest mean time to the first marker."""
     deaf_until: float = 0.0
+    troubled: bool = False
+    """The last sample had overloads that matter: nothing is to be learned from it."""
     tolerated: float = ISOLATED
     tolerated_until: float = 0.0
     _bad: int = 0
@@ -33,15 +37,20 @@ class Guard:
     _worst_part: float = 0.0
 
     def check(self, sample: Sample, size_class: int, target: int, now: float) -> str | None:
-        """Why the place is overloaded, in words; None: it is not, or what runs is more than the target already."""
+        """Why the place has to retreat, in words; None: it has not, or has just done so, or cannot."""
         self._bad += sample.n_overloads
         self._good += sample.n_finished
+        self.troubled = bool(sample.n_overloads) and not self._is_tolerable(sample, now)
         if now < self.deaf_until or sample.active > target + 0.5:
             return None
-        if sample.n_overloads and not self._is_tolerable(sample, now):
+        if self.troubled:
             n = sample.n_overloads
             words = f"{n} attempt{'s' if n > 1 else ''} refused or timed out with {sample.active:.3g} active"
-            return self._react(target, now, words)
+            return self._react(sample, target, now, words)
+        return self._check_first(sample, size_class, target, now)
+
+    def _check_first(self, sample: Sample, size_class: int, target: int, now: float) -> str | None:
+        """Whether the storage accepts copies and then lets them wait."""
         first_s = sample.first_marker_s
         if first_s is None:
             return None
@@ -51,8 +60,10 @@ class Guard:
         elif first_s > max(SLOW_FACTOR * best_s, best_s + SLOW_S):
             # It follows slowly: what is always so slow from now on is how the storage is.
             self.best_first_s[size_class] = best_s + 0.1 * (first_s - best_s)
-            words = f"first markers took {first_s:.3g} s instead of {best_s:.3g} s with {sample.active:.3g} active"
-            return self._react(target, now, words)
+            if target <= sample.lowest:
+                return None
+            self.deaf_until = now + ECHO_S
+            return f"first markers took {first_s:.3g} s instead of {best_s:.3g} s with {sample.active:.3g} active"
         return None
 
     def _is_tolerable(self, sample: Sample, now: float) -> bool:
@@ -63,17 +74,20 @@ class Guard:
             or self.tolerated > ISOLATED
         )
 
-    def _react(self, target: int, now: float, words: str) -> str | None:
+    def _react(self, sample: Sample, target: int, now: float, words: str) -> str | None:
         """Retreat, unless retreating has been seen not to help."""
         n = self._bad + self._good
         part = self._bad / n if n else 1.0
-        self._bad = self._good = 0
-        if target > self._worst_level or part < TOLERATED_MAX * self._worst_part:
+        if target > self._worst_level:
             self._worst_level, self._worst_part = target, part
-        helps = 2 * target > self._worst_level or part < 0.7 * self._worst_part
+        helps = 2 * target > max(self._worst_level, 2) or part < HELPED * self._worst_part
         if not helps and n >= ENOUGH and part <= TOLERATED_MAX:
             self.tolerated, self.tolerated_until = min(1.5 * part, TOLERATED_MAX), now + TOLERATED_S
-            self._worst_level = 0
+            self._worst_level = self._bad = self._good = 0
+            self.troubled = False
             return None
+        if target <= sample.lowest:
+            return None
+        self._bad = self._good = 0
         self.deaf_until = now + ECHO_S
         return words

@@ -75,10 +75,14 @@ class Optimizer:
             self._guards[place] = Guard()
         climber.bound(sample.lowest, sample.highest)
         checked = replace(sample, n_overloads=0) if sample.n_overloads and _is_elsewhere(sample, ends) else sample
-        words = self._guards[place].check(checked, climber.size.decade or 0, climber.target, now)
+        guard = self._guards[place]
+        words = guard.check(checked, climber.size.decade or 0, climber.target, now)
         if words is not None:
             self._learning = True
             return climber.retreat(checked, now, words)
+        if guard.troubled:
+            climber.restart()
+            return None
         if not climber.is_settled(sample) or sample.n_failed > sample.n_finished:
             return None
         self._learning = self._learning or climber.phase is not Phase.HOLD
@@ -139,7 +143,7 @@ def _is_elsewhere(sample: Sample, ends: dict[Place, Sample]) -> bool:
 def _is_only(link: Sample, place: Place, ends: dict[Place, Sample]) -> bool:
     """Whether a link alone is overloaded at one of its ends, while others move there."""
     end = ends.get(place)
-    if end is None or end.moved_bytes <= link.moved_bytes:
+    if end is None or end.moved_bytes <= link.moved_bytes or end.n_overloads > link.n_overloads:
         return False
     bad = sum(row.n_overloads for row in ends.values() if row.place.kind == "link" and place in _ends(row.place))
     return bad == link.n_overloads
