@@ -23,7 +23,7 @@ from transfer_engine.model import Applied, Assignment, Change, Cleaned, Failed, 
 from transfer_engine.recovery import LOST, Probe
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.states import FileState
-from transfer_engine.store.api import Store
+from transfer_engine.store.api import Canceled, Store
 from transfer_engine.store.cancel import EXPIRED
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,9 @@ class Watcher(Protocol):
 
     def released(self, driven: Driven) -> None:
         """It holds nothing any more."""
+
+    def canceled(self, canceled: Canceled) -> None:
+        """A cancellation was committed."""
 
     def dropped(self, order: Assignment) -> None:
         """Its result came too late: somebody else has it."""
@@ -137,8 +140,7 @@ class Driver:
         order = driven.order
         deadline_at = order.options.deadline_at
         if deadline_at is not None and deadline_at < self._deps.clock.now():
-            # The job expired while this transfer ran; a crash has queued it again.
-            return Failed(failure=EXPIRED, clean=not order.dest_owned, started_at=order.claimed_at)
+            return await self._expire(driven)
         try:
             attempt = Attempt(
                 order,
@@ -154,6 +156,20 @@ class Driver:
             if driven.progress.copying:
                 return Unknown(failure=failure, started_at=order.claimed_at)
             return Failed(failure=failure, clean=not order.dest_owned, started_at=order.claimed_at)
+
+    async def _expire(self, driven: Driven) -> Outcome:
+        """Its deadline came before its turn: it is cancelled, as if it still waited.
+
+        A next hop, a next replica, or what a crash has queued again can be claimed before the store looks.
+        """
+        order = driven.order
+        canceled = await insist(
+            lambda: self._store.cancel(order.job_id, self._deps.clock.now(), [order.file_id], EXPIRED)
+        )
+        # It ends itself: nobody needs to stop it.
+        driven.canceling = True
+        self._watcher.canceled(canceled)
+        return await self._clean(driven)
 
     async def _probe(self, driven: Driven, failure: Failure, started_at: float, *, charge: bool) -> Outcome:
         driven.progress.phase = "looking for the outcome"

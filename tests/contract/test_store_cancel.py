@@ -161,7 +161,7 @@ async def test_what_waits_at_its_deadline_is_cancelled_and_what_runs_goes_on(dat
         await settled(store, retrying, AGAIN)
         assert await store.expire(NOW + 99, 10) == ([], NOW + 100)
         (canceled,), following = await store.expire(NOW + 100, 10)
-        assert (canceled.n_canceled, canceled.running, following) == (2, (), None)
+        assert (canceled.n_canceled, canceled.running, following) == (2, (), NOW + 130)
         assert await states(store, planned) == [S.ACTIVE, S.CANCELED, S.CANCELED]
         assert (await store.job(planned.job_id)).state is JobState.ACTIVE
         assert (await settled(store, running, DONE)).job_ended
@@ -177,6 +177,17 @@ async def test_expire_takes_so_many_jobs_at_a_time(database: Stores) -> None:
         assert (len(first), following) == (2, NOW + 2)
         second, following = await store.expire(NOW + 3, 10)
         assert (len(second), following) == (2, NOW + 4)
+
+
+async def test_what_comes_to_wait_after_its_deadline_is_cancelled_too(database: Stores) -> None:
+    async with database.open() as store:
+        planned = job(transfer(1, sources=2), options=LATE)
+        (order,) = await started(store, planned)
+        assert await store.expire(NOW + 100, 10) != ([], None)
+        await settled(store, order, NEVER)
+        (canceled,), following = await store.expire(NOW + 130, 10)
+        assert (canceled.n_canceled, sum(s.n_ready for s in canceled.shifts), following) == (1, -1, None)
+        assert (await store.job(planned.job_id)).state is JobState.CANCELED
 
 
 @pytest.mark.parametrize("n_done", [0, 1])

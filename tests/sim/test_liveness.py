@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.errors import CopyFailed, Overloaded, Unavailable
 from protocols.scripted import Rule, ScriptedAdapter
-from transfer_engine import FileState, JobState, Settings, Transfer, TransferEngine
+from transfer_engine import (
+    FileState,
+    JobId,
+    JobOptions,
+    JobRequest,
+    JobState,
+    JobType,
+    Settings,
+    Transfer,
+    TransferEngine,
+)
 from transfer_engine.liveness import Floor
-from transfer_engine.testing import run
+from transfer_engine.testing import EPOCH, run
 
 KB = 1000
 COPY = frozenset({"copy"})
+Trouble = Callable[[TransferEngine, ScriptedAdapter], Awaitable[None]]
 
 
 def _file(storages: ScriptedAdapter, size: int = 100_000_000) -> Transfer:
@@ -138,3 +151,167 @@ def test_who_is_always_faster_than_the_floor_is_never_ended(steps: list[tuple[fl
         at, moved = at + passed_s, moved + passed_s * rate + 1
         counts.append((at, int(moved)))
     assert _ended_at(counts) is None
+
+
+# Deadlines
+
+
+async def _late(engine: TransferEngine, transfer: Transfer, seconds: float, **more: object) -> JobId:
+    options = JobOptions(deadline_at=EPOCH + asyncio.get_running_loop().time() + seconds, **more)  # type: ignore[arg-type]  # of options
+    return await engine.submit(transfer, options=options)
+
+
+async def _canceled(engine: TransferEngine, job_id: JobId, within_s: float) -> float:
+    """It is cancelled with FTS's words; when."""
+    job = await engine.wait(job_id, within_s)
+    assert job.state is JobState.CANCELED
+    reasons = {file.reason for file in await engine.files(job_id) if file.state is FileState.CANCELED}
+    assert all(reason is not None and "max-time-in-queue" in reason for reason in reasons), reasons
+    return asyncio.get_running_loop().time()
+
+
+async def _banned(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+    del storages
+    await engine.control.ban("sim://b", allow_submit=True)
+
+
+async def _drained(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+    del storages
+    await engine.control.drain()
+
+
+async def _broken(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+    """The destination does not answer, and its breaker is open."""
+    storages.rule("sim://b", error=lambda: Unavailable("down"))
+    for n in range(10):
+        storages.storage("sim://a").add(f"/{n}", size_bytes=KB)
+        await engine.submit(Transfer.of(f"sim://a/{n}", f"sim://b/{n}"))
+    await asyncio.sleep(60)
+
+
+async def _busy(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+    storages.storage("sim://a").add("/long", size_bytes=100_000_000_000)
+    await engine.submit(Transfer.of("sim://a/long", "sim://b/long"))
+    await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize("trouble", [_banned, _drained, _broken, _busy])
+def test_what_waits_is_cancelled_at_its_deadline_whatever_it_waits_for(trouble: Trouble) -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        transfer = _file(storages)
+        await trouble(engine, storages)
+        began = asyncio.get_running_loop().time()
+        job_id = await _late(engine, transfer, 600)
+        assert await _canceled(engine, job_id, 700) - began < 601
+
+    run(scenario, settings=Settings.model_validate({"limits": {"endpoint_inbound": 1}}))
+
+
+def test_a_job_on_hold_is_cancelled_at_its_deadline() -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        transfer = _file(storages)
+        await engine.control.drain()
+        job_id = await _late(engine, transfer, 600)
+        await engine.control.hold(job_id)
+        await engine.control.drain(False)
+        assert await _canceled(engine, job_id, 700) < 601
+
+    run(scenario)
+
+
+def test_a_retry_that_waits_is_cancelled_at_its_deadline() -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        storages.rule("sim://b/*", operations={"copy"}, error=lambda: Overloaded("later", retry_after_s=400))
+        job_id = await _late(engine, _file(storages), 900, retries_max=100)
+        job = await engine.wait(job_id, 1000)
+        # A retry that would come too late is not waited for.
+        assert job.state in {JobState.CANCELED, JobState.FAILED}
+        assert asyncio.get_running_loop().time() < 901
+
+    run(scenario)
+
+
+def test_what_runs_at_its_deadline_goes_on() -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        job_id = await _late(engine, _file(storages, 100_000_000_000), 30)
+        job = await engine.wait(job_id)
+        assert job.state is JobState.FINISHED
+        assert asyncio.get_running_loop().time() > 900
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("banned", [False, True])
+def test_the_next_replica_after_the_deadline_does_not_wait_for_ever(*, banned: bool) -> None:
+    """The first one runs over the deadline and fails."""
+
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        storages.storage("sim://c").add("/f", size_bytes=100_000_000)
+        transfer = replace(_file(storages), sources=("sim://a/f", "sim://c/f"), selection_strategy="orderly")
+        storages.add_rule(
+            Rule(
+                match="sim://a/*", operations=COPY, rate_bytes_s=200 * KB, at_bytes=50_000_000,
+                error=lambda: CopyFailed("disk"),
+            )
+        )  # fmt: skip
+        job_id = await _late(engine, transfer, 30)
+        await asyncio.sleep(60)
+        if banned:
+            await engine.control.ban("sim://c", allow_submit=True)
+        assert await _canceled(engine, job_id, 1000) < 400
+        assert storages.storage("sim://b").files() == {}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("banned", [False, True])
+def test_a_route_ends_with_the_hop_that_ran_at_the_deadline(*, banned: bool) -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        first = _file(storages, 10_000_000_000)
+        storages.storage("sim://c")
+        route = (first, Transfer.of("sim://b/f", "sim://c/f"))
+        options = JobOptions(deadline_at=EPOCH + 30)
+        job_id = await engine.submit(JobRequest(transfers=route, options=options, job_type=JobType.MULTIHOP))
+        await asyncio.sleep(60)
+        if banned:
+            await engine.control.ban("sim://c", allow_submit=True)
+        assert await _canceled(engine, job_id, 1000) < 200
+        assert [file.state for file in await engine.files(job_id)] == [FileState.FINISHED, FileState.CANCELED]
+        assert storages.storage("sim://c").files() == {}
+
+    run(scenario)
+
+
+# The time of one attempt
+
+
+@pytest.mark.parametrize("modes", [("pull",), ("push",), ("stream",)])
+def test_an_attempt_that_takes_too_long_has_failed_and_is_repeated(modes: tuple[str, ...]) -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        slow = Rule(match="sim://a/*", operations=COPY | {"read"}, attempts=range(1, 2), rate_bytes_s=100 * KB)
+        storages.add_rule(slow)
+        options = JobOptions(timeout_s=120, modes=modes)
+        job_id = await engine.submit(_file(storages), options=options)
+        job = await engine.wait(job_id, 1000)
+        assert job.state is JobState.FINISHED
+        (file,) = await engine.files(job_id)
+        (attempt,) = await engine.reader.attempts(job_id, file.file_id)
+        assert "120 s" in attempt.reason
+        assert file.n_failed == 1
+
+    run(scenario)
+
+
+def test_an_attempt_that_always_takes_too_long_fails_in_the_end() -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        storages.add_rule(Rule(match="sim://b/*", operations=COPY, rate_bytes_s=100 * KB))
+        options = JobOptions(timeout_s=60, retries_max=2)
+        job_id = await engine.submit(_file(storages), options=options)
+        job = await engine.wait(job_id, 5000)
+        (file,) = await engine.files(job_id)
+        assert (job.state, file.n_failed) == (JobState.FAILED, 3)
+        assert file.failure is not None
+        assert file.failure["code"] == "TIMED_OUT"
+        assert storages.storage("sim://b").files() == {}
+
+    run(scenario)

@@ -39,6 +39,9 @@ EXPIRED: Final = Failure(
     hint="raise max_time_in_queue, or ask why the link is behind",
 )
 
+LOOK_AGAIN_S: Final = 30.0
+"""What ran when its deadline came may come to wait again (next replica, next hop, a crash): looked at so often."""
+
 _SET: Final = (
     update(transfers)
     .where(transfers.c.id == bindparam("file"))
@@ -263,8 +266,8 @@ class Expire:
             outcome = self._cancel.one(connection, request)
             if isinstance(outcome, Canceled):
                 done.append(outcome)
-            # What is under way goes on; a retry of it is settled as expired by its own deadline.
-            connection.execute(update(jobs).where(jobs.c.ref == row.ref).values(deadline_at=None))
+            # What is under way goes on; while it does, the job is looked at again now and then.
+            connection.execute(update(jobs).where(jobs.c.ref == row.ref).values(deadline_at=now + LOOK_AGAIN_S))
         following = connection.execute(
             select(func.min(jobs.c.deadline_at)).where(jobs.c.deadline_at.is_not(None), jobs.c.finished_at.is_(None))
         ).scalar()

@@ -9,7 +9,7 @@ from itertools import groupby
 from transfer_engine.model import Failure, FileId
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobType, step
 from transfer_engine.store.api import Canceled, WaitingFilter
-from transfer_engine.store.cancel import BY_USER, EXPIRED, CancelRequest
+from transfer_engine.store.cancel import BY_USER, EXPIRED, LOOK_AGAIN_S, CancelRequest
 from transfer_engine.store.memory_rows import Gone, Job, Row
 from transfer_engine.store.memory_settle import activate, settle_job
 from transfer_engine.store.memory_tables import Shifts, Tables
@@ -122,8 +122,10 @@ def expire(tables: Tables, now: float, limit: int) -> tuple[list[Canceled], floa
     while following is not None and following <= now and len(done) < limit:
         job = tables.by_ref[heapq.heappop(tables.deadlines)[1]]
         done.append(cancel(tables, CancelRequest(job.job_id, now, None, waiting_only=True, failure=EXPIRED)))
-        # What is under way goes on; a retry of it is settled as expired by its own deadline.
-        job.deadline_at = None
+        if job.finished_at is None:
+            # What is under way goes on; while it does, the job is looked at again now and then.
+            job.deadline_at = now + LOOK_AGAIN_S
+            heapq.heappush(tables.deadlines, (job.deadline_at, job.ref))
         following = _next_deadline(tables)
     return done, following
 
