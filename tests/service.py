@@ -5,6 +5,7 @@ Its store is the real one, in memory; tests move transfers through it by hand.
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,11 +15,18 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from protocols.errors import Missing, Phase, Scope
-from transfer_engine import submission
+from transfer_engine import figures, submission
 from transfer_engine.banning import Hooks, Moving
+from transfer_engine.board import Board
 from transfer_engine.clock import Deps
-from transfer_engine.config import ServiceSettings
+from transfer_engine.config import ServiceSettings, Settings
 from transfer_engine.control import Control
+from transfer_engine.driving import Driven
+from transfer_engine.explain import Explainer
+from transfer_engine.figures import LinkStatus
+from transfer_engine.governor import Governor
+from transfer_engine.health import Health
+from transfer_engine.limits import LimitTable
 from transfer_engine.model import (
     Assignment,
     Change,
@@ -31,8 +39,11 @@ from transfer_engine.model import (
     JobRequest,
     Outcome,
 )
+from transfer_engine.optimizer import Optimizer
+from transfer_engine.outlook import Foresight
 from transfer_engine.service.app import build_app
 from transfer_engine.service.server import PARSING
+from transfer_engine.shares import ShareTable
 from transfer_engine.states import Event, FileState
 from transfer_engine.store.api import Canceled
 from transfer_engine.store.sqlite import SqliteStore
@@ -49,6 +60,33 @@ class FixedClock:
 
     def now(self) -> float:
         return self.at
+
+
+@dataclass
+class Standing:
+    """What a dispatcher shows that has nothing to do."""
+
+    board: Board
+    governor: Governor
+    foresight: Foresight
+    driven: dict[FileId, Driven] = field(default_factory=dict)
+    ready: bool = True
+    store_trouble: str | None = None
+
+    @classmethod
+    def at(cls, now: Callable[[], float]) -> Standing:
+        settings = Settings()
+        limits, shares = LimitTable.of(settings.limits), ShareTable.of(settings.shares)
+        board = Board(limits, shares)
+        governor = Governor(
+            board=board,
+            limits=limits,
+            health=Health(settings.breaker, random.Random(0)),
+            optimizer=Optimizer(settings.optimizer),
+            now=now,
+            wake=lambda: None,
+        )
+        return cls(board, governor, Foresight(board=board, measures=governor.measures, shares=shares, now=now))
 
 
 @dataclass
@@ -69,8 +107,10 @@ class StandingEngine:
     canceled: list[Canceled] = field(default_factory=list)
     """What the dispatcher would have been told to stop."""
     control: Control = field(init=False)
+    sight: Standing = field(init=False)
 
     def __post_init__(self) -> None:
+        self.sight = Standing.at(self.clock.now)
         hooks = Hooks(
             on_caps=lambda: None,
             on_shifts=lambda _: None,
@@ -91,6 +131,13 @@ class StandingEngine:
         if self.unreadable is not None:
             raise self.unreadable
         return self.store
+
+    @property
+    def explainer(self) -> Explainer:
+        return Explainer(reader=self.reader, sight=self.sight, now=self.clock.now)
+
+    def links(self) -> list[LinkStatus]:
+        return figures.links(self.sight.board)
 
     def why_not_ready(self) -> str | None:
         return self.reason

@@ -117,8 +117,8 @@ def _share(node: VoNode | ActivityNode, rivals: Sequence[VoNode] | Sequence[Acti
     return Reason(
         code=Why.SHARE,
         text=(
-            f"{what}{node.name} has its share {where}: {node.account.held} of {held} that run, by a weight of "
-            f"{node.account.weight:g} in {weights:g}; {_names(names)} {wait} too"
+            f"{what}{node.name} has {node.account.held} of {held} slots in use {where}, and by its weight "
+            f"({node.account.weight:g} of {weights:g}) a share of {held * part:.3g}; {_names(names)} {wait} too"
         ),
         subject=node.name,
         used=node.account.held,

@@ -31,16 +31,23 @@ def path_of(words: Sequence[str]) -> str:
         case [source, destination]:
             ends = {"source_se": parse_endpoint(source, "SRC"), "dest_se": parse_endpoint(destination, "DST")}
             return "/explain?" + urlencode(ends)
-        case [one] if _UUID.fullmatch(one):
-            return f"/jobs/{one}/explain"
-        case [one] if one.isascii() and one.isdigit():
-            return f"/explain?file_id={one}"
-        case [one] if "://" in one:
-            return "/explain?" + urlencode({"endpoint": parse_endpoint(one, "ENDPOINT")})
-        case [one] if "/" in one:
-            job_id, _, file_id = one.partition("/")
-            return f"/jobs/{quote(job_id, safe='')}/files/{quote(file_id, safe='')}/explain"
-    stop(f"expected {EXPECTED}; got {' '.join(words)[:200]!r}", Exit.USAGE)
+        case [one]:
+            return _path_of_one(one)
+        case _:
+            return stop(f"expected {EXPECTED}; got {' '.join(words)[:200]!r}", Exit.USAGE)
+
+
+def _path_of_one(one: str) -> str:
+    if _UUID.fullmatch(one):
+        return f"/jobs/{one}/explain"
+    if one.isascii() and one.isdigit():
+        return f"/explain?file_id={one}"
+    if "://" in one:
+        return "/explain?" + urlencode({"endpoint": parse_endpoint(one, "ENDPOINT")})
+    job_id, _, file_id = one.partition("/")
+    if not file_id:
+        stop(f"expected {EXPECTED}; got {one[:200]!r}", Exit.USAGE)
+    return f"/jobs/{quote(job_id, safe='')}/files/{quote(file_id, safe='')}/explain"
 
 
 async def explain(url: str, words: Sequence[str], *, as_json: bool) -> Exit:
