@@ -83,7 +83,7 @@ class Board:
                 self._slots[order.file_id] = _Slot(now, start.bytes_s)
                 lane.n_bytes -= order.size_bytes or 0
             if len(got) < start.n:
-                lane = self.scheduler.returned(lane, start.n - len(got), now, start.bytes_s)
+                self.scheduler.returned(lane, start.n - len(got), now, start.bytes_s)
                 self._block(lane, key, now)
 
     def _block(self, lane: Lane, key: LaneKey, now: float) -> None:
@@ -97,8 +97,8 @@ class Board:
     def unclaimed(self, starts: Sequence[Start], now: float) -> None:
         """The store did not answer: nothing was claimed, everything may be tried again."""
         for start in starts:
-            lane = self.scheduler.returned(start.lane, start.n, now, start.bytes_s)
-            self.scheduler.unblock(lane, now)
+            self.scheduler.returned(start.lane, start.n, now, start.bytes_s)
+            self.scheduler.unblock(start.lane, now)
 
     def hold(self, order: Assignment, now: float) -> None:
         """Count a driven transfer that no decision of this engine started."""

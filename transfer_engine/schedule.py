@@ -268,7 +268,7 @@ class Scheduler:
                 found[lane] = found.get(lane, 0) + 1
                 n += 1
                 self._offer(site)
-        return [Start(lane, n, self._need(lane)) for lane, n in found.items()]
+        return [Start(lane, n, self.need(lane)) for lane, n in found.items()]
 
     def _offer(self, site: Site) -> None:
         """Let a destination be looked at."""
@@ -301,13 +301,13 @@ class Scheduler:
 
     def _over(self, lane: Lane) -> Band | None:
         if lane.bands:
-            need = self._need(lane)
+            need = self.need(lane)
             for band in lane.bands:
                 if not band.holds(need):
                     return band
         return None
 
-    def _need(self, lane: Lane) -> float:
+    def need(self, lane: Lane) -> float:
         """What one copy of a lane may reach: the most that was seen on its link; all there is before any was."""
         if not lane.bands:
             return 0.0
@@ -326,7 +326,7 @@ class Scheduler:
             room.served(site, slot_s / _weight(into_s, out_s))
         self.turns.started(lane)
         level.activity.served(level)
-        self._take(lane, now, self._need(lane))
+        self._take(lane, now, self.need(lane))
         lane.n_ready -= 1
         self._pend(lane, -1)
         where = lane.full() if lane.n_ready > 0 else None
@@ -338,22 +338,15 @@ class Scheduler:
             # Also while its destination is full, it stands in line where others may come before it.
             where.park(lane)
 
-    def returned(self, lane: Lane, n: int, now: float, bytes_s: float = 0.0) -> Lane:
-        """So many of a decision's claims found nothing to claim: what is left of the lane is blocked.
-
-        Returns: the lane, which is a new one if it was forgotten while its claim was on the way.
-        """
-        known = self.lane(lane.queue, lane.priority)
-        if known is not lane:
-            known.n_bytes, lane.n_bytes = known.n_bytes + lane.n_bytes, 0
-        before = max(known.n_ready, 0)
-        known.n_ready += n
+    def returned(self, lane: Lane, n: int, now: float, bytes_s: float = 0.0) -> None:
+        """So many of a decision's claims found nothing to claim: what is left of the lane is blocked."""
+        before = max(lane.n_ready, 0)
+        lane.n_ready += n
         # What was cancelled while the claim was on its way was taken off already.
-        self._pend(known, max(known.n_ready, 0) - before)
-        self.block(known)
+        self._pend(lane, max(lane.n_ready, 0) - before)
+        self.block(lane)
         for _ in range(n):
-            self.release(known.queue, known.priority, now, bytes_s)
-        return known
+            self.release(lane.queue, lane.priority, now, bytes_s)
 
     def tidy(self) -> None:
         """Forget lanes, activities, VOs and destinations without work; what is limited stays."""
@@ -385,7 +378,7 @@ class Scheduler:
             return []
         found = [room.reason() for room in lane.rooms if room.used >= room.limit]
         if lane.bands:
-            need = self._need(lane)
+            need = self.need(lane)
             found += [band.reason() for band in lane.bands if not band.holds(need)]
         if lane.blocked:
             found.append(_writing(lane))

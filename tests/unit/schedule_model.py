@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.unit.schedule_lists import check_lane, check_site
 from transfer_engine import schedule
 from transfer_engine.config import Limits, Shares
-from transfer_engine.lanes import Lane, Site
 from transfer_engine.limits import NODE, UNLIMITED, LimitTable
 from transfer_engine.model import Cap, Place, Queue, QueueId
 from transfer_engine.reasons import Reason, Why
@@ -316,7 +316,10 @@ class World:
             lane = self.scheduler.lanes.get(key)
             assert (lane.n_ready if lane else 0) == n, f"{key}: {n} wait"
             assert lane is None or n <= 0 or lane.blocked == (key in self.blocked)
+        held = Counter(run.key for run in self.running)
+        assert held.keys() <= self.scheduler.lanes.keys(), "a lane is forgotten while its transfers run"
         for lane in self.scheduler.lanes.values():
+            assert lane.n_held == held[lane.queue.id, lane.priority]
             check_lane(self.scheduler, lane)
         for site in self.scheduler.sites.values():
             check_site(site)
@@ -363,40 +366,3 @@ class World:
                 for activity in {name for vo in of_vo for name in vo.activities}:
                     n = sum(vo.activities[activity].account.held for vo in of_vo if activity in vo.activities)
                     assert n == by_activity[site.name, vo_name, activity]
-
-
-def check_lane(scheduler: Any, lane: Lane) -> None:
-    """A lane with work is in exactly one list; one without is in none that is looked at."""
-    site = scheduler.sites[lane.site.name]
-    assert site is lane.site
-    entries = [entry for entry in lane.level.heap if entry[3] is lane and entry[2] == lane.stamp]
-    if lane.open:
-        assert lane.n_ready > 0, "an open lane has work"
-        assert not lane.blocked
-        assert lane.parked_in is None
-        assert len(entries) == 1, "an open lane is in its level's order once"
-        assert entries[0][0] == lane.key
-        assert site.queued or site.room.used >= site.room.limit, f"{lane.queue} waits and nobody will look"
-    elif lane.n_ready > 0 and not lane.blocked:
-        assert lane.parked_in is not None, f"{lane.queue} is nowhere"
-    if isinstance(lane.parked_in, Room):
-        assert lane in lane.parked_in.parked[site]
-        assert lane.parked_in in lane.rooms[1:-1]
-        assert any(entry[2] is site for entry in lane.parked_in._queue), "a destination that waits is in the order"
-    elif lane.parked_in is not None:
-        assert lane in lane.parked_in.parked
-
-
-def check_site(site: Site) -> None:
-    """The counts of open lanes add up."""
-    total = 0
-    for vo in site.vos.values():
-        assert vo.n_open == sum(activity.n_open for activity in vo.activities.values())
-        for activity in vo.activities.values():
-            assert activity.n_open == sum(level.n_open for level in activity.levels.values())
-            for level in activity.levels.values():
-                valid = [entry for entry in level.heap if entry[3].open and entry[2] == entry[3].stamp]
-                assert level.n_open == len(valid)
-        total += vo.n_open
-    assert site.n_open == total
-    assert site.n_open >= 0

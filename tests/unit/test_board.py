@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.unit.schedule_model import check_lane, check_site
+from tests.unit.schedule_lists import check_lane, check_site
 from tests.unit.test_settle import ORDER
 from transfer_engine import board as boards
 from transfer_engine.board import Board
@@ -280,23 +280,33 @@ def test_claims_that_the_store_did_not_answer_are_made_again() -> None:
     assert [start.n for start in board.decide(1.0)] == [5]
 
 
-def test_lanes_without_work_are_forgotten_and_transfers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boards, "TIDY_ABOVE", 0)
+def test_lanes_without_work_are_forgotten_and_transfers_are_not() -> None:
     board = board_of(Limits(endpoint_inbound=1))
-    board.shift([Shift(queue, 3, 2) for queue in QUEUES], 0.0)
+    board.shift([Shift(queue, 3, 1) for queue in QUEUES], 0.0)
     n = 0
     for number in range(100):
         starts = board.decide(0.0)
-        board.unblock_all(0.0)
+        board.scheduler.tidy()
         orders = [order_of(start.lane.queue, 1000 * number + n) for n, start in enumerate(starts)]
         board.claimed(starts, orders[: number % 3], 0.0)
+        board.unblock_all(0.0)
         for order in orders[: number % 3]:
             board.release(order, 1.0)
             n += 1
-    assert n == 10
-    board.unblock_all(0.0)
+    assert n == len(QUEUES)
+    board.scheduler.tidy()
     assert not board.scheduler.lanes
     assert not board.scheduler.sites
+
+
+def test_lanes_are_forgotten_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "TIDY_ABOVE", len(QUEUES))
+    board = board_of()
+    for priority in (1, 2):
+        for n in (1, -1):
+            board.shift([Shift(queue, priority, n) for queue in QUEUES], 0.0)
+        board.unblock_all(0.0)
+        assert len(board.scheduler.lanes) == (len(QUEUES) if priority == 1 else 0)
 
 
 def test_tallies_are_kept_by_link() -> None:

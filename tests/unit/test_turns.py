@@ -93,6 +93,17 @@ def test_destinations_share_a_source_by_what_waits_for_them() -> None:
     assert off(starts, {"s>d1": 1.0, "s>d2": 1.0, "s>d3": 1.0}) <= 3 + 8
 
 
+def test_slots_that_become_free_at_once_are_shared() -> None:
+    world = World(queues_of(("s",), ("d1", "d2", "d3")), limits(out=12))
+    world.cap(Place("out", "s"), "breaker", 0)
+    for queue in world.queues.values():
+        world.ready(queue, 3, 100)
+    assert world.settle() == 0
+    world.cap(Place("out", "s"), "breaker", None)
+    assert world.settle() == 12
+    assert set(Counter(run.queue.dest_se for run in world.running).values()) == {4}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("slots", [5, 20])
 def test_no_link_starves_where_all_sources_and_destinations_are_full(slots: int) -> None:
