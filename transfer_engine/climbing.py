@@ -8,10 +8,8 @@ A level counts only what ran at it: judging waits until the number active has co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final
 
+from transfer_engine import tuning
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import (
     MIXED,
@@ -30,56 +28,7 @@ from transfer_engine.evidence import (
 from transfer_engine.metering import Sample
 from transfer_engine.model import Place
 from transfer_engine.seeking import SAME, Search
-
-RISE, STEEP = 0.25, 0.85
-"""Part of a proportional gain with which a large step is worth another one, and with which it may be as large."""
-ODDLY_STEEP: Final = 1.3
-"""More than proportional: the window saw an untypical part of copies that run in step."""
-FAR: Final = 0.85
-"""Goodput after a step up against the one before that puts the best below, or near, the level before."""
-SHORT_S: Final = 5.0
-"""Copies that end within it do no harm when they are too many."""
-FALL: Final = 0.05
-GAIN: Final = 0.03
-LOWER: Final = 0.6
-"""Levels below this part of the base say, from memory, whether goodput grows in proportion."""
-CLEAR: Final = 0.25
-RAMP_MAX_S: Final = 10.0
-"""How long a ramp tries to tell a rise from chance."""
-TRIAL_S, HOLD_S = 4.0, 8.0
-"""Shortest windows."""
-FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.2
-"""Goodput against what was usual: once below the first, or twice beyond the others, and the place has changed."""
-ODD_MAX: Final = 2
-RETREAT: Final = 0.7
-NEARLY: Final = 0.75
-"""Part of the target that has to be active on average: slots of short copies are empty for a moment."""
-REPORTS_MIN: Final = 6
-HOLD_SMOOTHING: Final = 0.3
-COST_SHARE: Final = 0.01
-"""Part of the goodput that comparing with the neighbours may cost."""
-
-
-class Phase(StrEnum):
-    """What a place is doing."""
-
-    RAMP = "ramp"
-    DESCEND = "descend"
-    SEEK = "seek"
-    HOLD = "hold"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adjustment:
-    """One decision about one place."""
-
-    place: Place
-    at: float
-    before: int
-    after: int
-    reason: str
-    """A sentence with the numbers that led to it."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
+from transfer_engine.tuning import Adjustment, Phase
 
 
 def _size_text(decade: int) -> str:
@@ -129,13 +78,13 @@ class Climber:
             if self.phase is Phase.DESCEND:
                 self._drained.add(sample, ())
             return False
-        return sample.peak >= self.target and sample.active >= NEARLY * self.target
+        return sample.peak >= self.target and sample.active >= tuning.NEARLY * self.target
 
     def retreat(self, sample: Sample, now: float, words: str) -> Adjustment | None:
         """The place is overloaded: fewer at once, and not so many again for a while."""
         outage = not sample.moved_bytes and not sample.n_finished
         running = min(self.target, max(1, round(sample.active)))
-        after = max(sample.lowest, self.target // 2 if outage else min(int(RETREAT * running), self.target - 1))
+        after = max(sample.lowest, self.target // 2 if outage else min(int(tuning.RETREAT * running), self.target - 1))
         level = min(self.target, max(sample.peak, 1))
         if not outage and level > sample.lowest:
             # With nothing moving at all the storage is down, which says nothing of how many it can bear.
@@ -162,7 +111,9 @@ class Climber:
     def judge(self, sample: Sample, now: float) -> Adjustment | None:
         """Decide on the window so far."""
         window = self.window
-        if window.generations < 1 or window.n_reports < min(REPORTS_MIN, self.target):
+        if self.phase is Phase.HOLD and window.span_s < tuning.HOLD_S:
+            return None
+        if window.generations < 1 or window.n_reports < min(tuning.REPORTS_MIN, self.target):
             return None
         spread = max(window.spread, self.reference.spread if self.reference is not None else 0.0)
         if spread > MIXED and not window.is_covered:
@@ -175,7 +126,7 @@ class Climber:
             case Phase.SEEK:
                 return self._judge_trial(sample, now)
             case Phase.HOLD:
-                return self._judge_hold(sample, now) if self._is_clean(2, HOLD_S) else None
+                return self._judge_hold(sample, now) if self._is_clean(2, tuning.HOLD_S) else None
 
     def bound(self, lowest: int, highest: int) -> None:
         """Respect the configured bounds, which may have changed."""
@@ -206,9 +157,9 @@ class Climber:
         if window.span_s >= SPAN_MAX_S:
             return True
         if generations <= 1:
-            enough = window.n_reports >= min(REPORTS_MIN, 2 * self.target)
+            enough = window.n_reports >= min(tuning.REPORTS_MIN, 2 * self.target)
             return enough and (window.is_whole or window.generations > SEVERAL)
-        return window.generations >= generations and window.n_reports >= 2 * REPORTS_MIN and window.is_whole
+        return window.generations >= generations and window.n_reports >= 2 * tuning.REPORTS_MIN and window.is_whole
 
     def follow(self, target: int, now: float) -> Adjustment | None:
         """Nothing else runs at an end of this link: that end's target bounds it, and a lower one would be a guess."""
@@ -231,18 +182,24 @@ class Climber:
         ratio, slack, growth = seen.ratio(before), seen.slack(before), self.target / self.base - 1
         part, at_most = (ratio - 1) / growth, (ratio * (1 + slack) - 1) / growth
         # Copies that began earlier also report for the time when each had more: the ratio is at most this.
-        quick = not self._flushed and (STEEP <= part <= ODDLY_STEEP or ratio * (1 + slack) < 1 - SAME)
+        quick = not self._flushed and (tuning.STEEP <= part <= tuning.ODDLY_STEEP or ratio * (1 + slack) < 1 - SAME)
         if not quick and not self._is_clean(1):
             return None
-        if part < RISE <= at_most:
-            if self.window.span_s < RAMP_MAX_S:
+        if part < tuning.RISE <= at_most:
+            if self.window.span_s < tuning.RAMP_MAX_S:
                 return None
             # Whoever cannot tell goes on: files of many sizes are mostly small, and these want many copies.
             part, ratio = 0.5, 1 + growth / 2
-        if part < RISE:
+        if part < tuning.RISE:
             return self._stop(sample, now, seen, before)
         # Long copies that are too many stay for long: where the growth slackens, steps get small.
-        factor = 2.0 if STEEP <= part <= ODDLY_STEEP else min(2.0, max(ratio, 1.25)) if seen.copy_s < SHORT_S else 1.25
+        factor = (
+            2.0
+            if tuning.STEEP <= part <= tuning.ODDLY_STEEP
+            else min(2.0, max(ratio, 1.25))
+            if seen.copy_s < tuning.SHORT_S
+            else 1.25
+        )
         self._remember(seen, now)
         self._first = False
         taken = taken_from(before, seen)
@@ -274,11 +231,11 @@ class Climber:
         words = went(before, seen, base, tried)
         if (elsewhere := bottleneck(before, seen)) is not None:
             return self._hold(now, tried, seen, f"{words}, {elsewhere}: keep {tried}")
-        if ratio < 1 - FALL and self._first and base > sample.lowest:
+        if ratio < 1 - tuning.FALL and self._first and base > sample.lowest:
             self.phase, self._doubtful = Phase.DESCEND, False
             after = max(base // 2, sample.lowest)
             return self._go(after, now, f"{words}: try {after}", seen)
-        if ratio < FAR and not self._first:
+        if ratio < tuning.FAR and not self._first:
             return self._hold(now, base, before, f"{words}: back to {base}", probe_s=0.0)
         if ratio > 1 - SAME:
             self.base, self.reference = tried, seen
@@ -287,7 +244,7 @@ class Climber:
     def _judge_descent(self, sample: Sample, now: float) -> Adjustment | None:
         seen, before = self.window.seen(), self.reference
         assert before is not None, "a descent starts from a level that was measured"
-        if self._doubtful and self._drained.generations >= 1 and self._drained.rate < FALL_TWICE * before.rate:
+        if self._doubtful and self._drained.generations >= 1 and self._drained.rate < tuning.FALL_TWICE * before.rate:
             self.reference = before = self._drained.seen()
         better = seen.ratio(before) * (1 - seen.slack(before)) > 1 + SAME
         if not better and not self._is_clean(1):
@@ -317,9 +274,9 @@ class Climber:
         if level is not None:
             return self._go(level, now, f"{words}: try {level}", seen)
         found = self._search
-        gained = found.rate > (1 + GAIN) * self._search_rate
+        gained = found.rate > (1 + tuning.GAIN) * self._search_rate
         self.probe_wait_s = self.settings.probe_s if gained else 2 * self.probe_wait_s
-        self.probe_wait_s = min(max(self.probe_wait_s, self._lost_s / COST_SHARE), self.settings.probe_max_s)
+        self.probe_wait_s = min(max(self.probe_wait_s, self._lost_s / tuning.COST_SHARE), self.settings.probe_max_s)
         return self._hold(now, found.base, self.reference, f"{words}: {found.base} is best")
 
     def _judge_trial(self, sample: Sample, now: float) -> Adjustment | None:
@@ -329,9 +286,9 @@ class Climber:
         # Earlier copies make a step up look better at first: when it looks bad nevertheless, it is.
         slack = seen.slack(before)
         at_most = against * (1 + slack)
-        hopeless = self.target > self.base and at_most < (1.0 if self.window.is_whole else 1 - CLEAR)
-        clear = hopeless or (abs(against - 1) > CLEAR + slack and self._is_clean(1, TRIAL_S))
-        if not clear and not self._is_clean(2, TRIAL_S):
+        hopeless = self.target > self.base and at_most < (1.0 if self.window.is_whole else 1 - tuning.CLEAR)
+        clear = hopeless or (abs(against - 1) > tuning.CLEAR + slack and self._is_clean(1, tuning.TRIAL_S))
+        if not clear and not self._is_clean(2, tuning.TRIAL_S):
             return None
         self._remember(seen, now)
         words = went(before, seen, self.base, self.target)
@@ -365,18 +322,18 @@ class Climber:
         ratio = seen.ratio(usual) / min(1.0, seen.size / usual.size if usual.size and seen.size else 1.0)
         slack = seen.slack(usual)
         ratio *= 1 + slack
-        fell, rose = ratio < FALL_TWICE, seen.ratio(usual) * (1 - slack) > RISE_TWICE
+        fell, rose = ratio < tuning.FALL_TWICE, seen.ratio(usual) * (1 - slack) > tuning.RISE_TWICE
         self._odd = min(self._odd, 0) - 1 if fell else max(self._odd, 0) + 1 if rose else 0
-        if ratio < FALL_SURE or self._odd <= -ODD_MAX:
+        if ratio < tuning.FALL_SURE or self._odd <= -tuning.ODD_MAX:
             return self._fallen(sample, now, seen, usual)
-        if self._odd >= ODD_MAX:
+        if self._odd >= tuning.ODD_MAX:
             return self._risen(sample, now, seen, usual)
         if not self._odd:
-            self.reference = usual.blend(seen, HOLD_SMOOTHING)
+            self.reference = usual.blend(seen, tuning.HOLD_SMOOTHING)
             if now >= self.probe_at:
                 words = f"goodput is {rate_text(self.reference.rate)} with {self.base}, a look at its neighbours"
                 lower = self.levels.fresh(self.size.decade or 0, now).items()
-                known = {level: rate for level, rate in lower if level < LOWER * self.base}
+                known = {level: rate for level, rate in lower if level < tuning.LOWER * self.base}
                 return self._seek(sample, now, max(1, self.base // 16), words, known)
         return None
 

@@ -95,13 +95,15 @@ class Window:
 
         Copies that began together stay together: a part of their common life is not what the whole is like.
         """
-        if self.span_s >= SPAN_MAX_S or not self.n_reports:
-            return self.span_s >= SPAN_MAX_S
-        interval_s = self.slot_s / self.n_reports
-        per_copy = self.seen().copy_s / interval_s if interval_s else 1.0
+        if self.span_s >= SPAN_MAX_S:
+            return True
+        per_copy = self._size() * self.n_reports / self.moved_bytes if self.moved_bytes else 1.0
         if per_copy >= LONG:
             return self.generations >= SEVERAL
         return self.n_finished >= self.active and self.generations >= NEARLY_ALL * per_copy
+
+    def _size(self) -> float:
+        return self.sizes / self.n_sizes if self.n_sizes else 0.0
 
     @property
     def rate(self) -> float:
@@ -119,9 +121,8 @@ class Window:
 
     def seen(self) -> Seen:
         """What is kept of it."""
-        size = self.sizes / self.n_sizes if self.n_sizes else 0.0
         others = {name: self._end(*row) for name, row in self.others.items()}
-        return Seen(self.rate, self.active, size, self.error, others, self.spread)
+        return Seen(self.rate, self.active, self._size(), self.error, others, self.spread)
 
     def _end(self, active_s: float, n_bytes: float, slot_s: float) -> tuple[float, float]:
         return active_s / self.span_s if self.span_s else 0.0, n_bytes / slot_s if slot_s else 0.0

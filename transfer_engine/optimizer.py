@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from transfer_engine.climbing import Adjustment, Climber, Phase
+from transfer_engine.climbing import Climber
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import Others
 from transfer_engine.guarding import Guard
 from transfer_engine.metering import Sample
 from transfer_engine.model import Place
 from transfer_engine.optimizer_memory import read, write
+from transfer_engine.tuning import Adjustment, Phase
 
 HISTORY_MAX: Final = 200
 ALONE: Final = 0.25

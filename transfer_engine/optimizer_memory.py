@@ -7,10 +7,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from transfer_engine.climbing import Adjustment, Climber, Phase
+from transfer_engine.climbing import Climber
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import Ceiling, SizeClass
 from transfer_engine.model import Place
+from transfer_engine.tuning import Adjustment, Phase
 
 KEEP: Final = 20
 """Newest decisions of each place."""

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer_engine.climbing import Adjustment
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.metering import Sample
 from transfer_engine.model import Place
 from transfer_engine.optimizer import HISTORY_MAX, Optimizer
+from transfer_engine.tuning import Adjustment
 
 SETTINGS = OptimizerSettings()
 OUT, INTO, OWN = Place("out", "s"), Place("in", "d"), Place("link", "s", "d")
