@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from transfer_engine.board import Board
@@ -23,8 +24,22 @@ FRESH_LANE_S: Final = 0.002
 """So much older for each lane: ten thousand cost most of a second, and not more than a twentieth of all time."""
 INLINE_MAX: Final = 1000
 """Most lanes that are looked at on the event loop: about 50 ms."""
+TELLING: Final = 0.02
+"""The part of a file from which on its speed says when it will be there."""
 OVERDUE: Final = 3.0
 """Who runs for so many times the usual time is nothing that experience says anything of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """Those who run somewhere: mean seconds from claim to release, and what each has left, in order."""
+
+    whole_s: float
+    left_s: tuple[float, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[float, float]]) -> _Spans:
+        return cls(sum(whole for whole, _ in rows) / len(rows), tuple(sorted(left for _, left in rows)))
 
 
 class Foresight:
@@ -40,7 +55,7 @@ class Foresight:
         self._lock = asyncio.Lock()
         self._running: Callable[[], Collection[Driven]] = tuple
         self._threads = False
-        self._underway_now: tuple[float, dict[Link, float]] | None = None
+        self._underway_now: tuple[float, Mapping[Place, _Spans]] | None = None
 
     def follow(self, running: Callable[[], Collection[Driven]], *, threads: bool) -> None:
         """Learn also from what runs, for links where nothing has ended yet. `threads`: large forecasts run in one."""
@@ -85,7 +100,9 @@ class Foresight:
         if outlook is None or lane is None or self._made_at is None or self.duration_s(lane.link, None) is None:
             return None
         wait_s = start_of(outlook, n_before)
-        return None if wait_s is None else max(wait_s - (self._now() - self._made_at), 0.0)
+        if wait_s is None:
+            return None
+        return max(wait_s - (self._now() - self._made_at) + self._late_s(lane), self._freed_s(lane, n_before), 0.0)
 
     def drained_s(self, keys: Collection[LaneKey]) -> float | None:
         """Seconds from now until all that these lanes have has ended; None: unknown."""
@@ -96,8 +113,28 @@ class Foresight:
                 return None
             if outlook.finished_s is None or self.duration_s(lane.link, None) is None:
                 return None
-            last = max(last, outlook.finished_s - (self._now() - self._made_at))
+            last = max(last, outlook.finished_s - (self._now() - self._made_at) + self._late_s(lane))
         return last
+
+    def _late_s(self, lane: Lane) -> float:
+        """How much later those who hold slots will end than those who had begun at any time.
+
+        A forecast knows only how many run. What was begun all at once ends all at once.
+        """
+        if any(room.limit <= 0 for room in lane.rooms):
+            return 0.0
+        spans = self._underway().get(Place("link", lane.link.source_se, lane.link.dest_se))
+        return 0.0 if spans is None else sum(spans.left_s) / len(spans.left_s) - spans.whole_s / 2
+
+    def _freed_s(self, lane: Lane, n_before: int) -> float:
+        """Seconds until so many slots and one are given back that a lane needs and that are all taken."""
+        earliest = 0.0
+        for room in lane.rooms:
+            spans = self._underway().get(room.place)
+            if room.used >= room.limit > 0 and spans is not None and len(spans.left_s) >= room.used:
+                nth = min(n_before + room.used - room.limit, len(spans.left_s) - 1)
+                earliest = max(earliest, spans.left_s[nth])
+        return earliest
 
     # Single transfers
 
@@ -107,38 +144,58 @@ class Foresight:
         usual = None if own is None else _of_size(own, size_bytes)
         if usual is not None:
             return usual
-        underway = self._underway().get(link)
-        if underway is not None:
-            return underway
+        underway = self._underway()
+        on_link = underway.get(Place("link", link.source_se, link.dest_se))
+        if on_link is not None:
+            return on_link.whole_s
         ends = self._measures.out_of(link.source_se), self._measures.into(link.dest_se)
         found = [s for end in ends if end is not None and (s := _of_size(end, size_bytes)) is not None]
+        if not found:
+            places = Place("out", link.source_se), Place("in", link.dest_se)
+            found = [underway[place].whole_s for place in places if place in underway]
         return sum(found) / len(found) if found else None
 
     def end_of(self, driven: Driven) -> float | None:
         """The instant at which a transfer that runs will end, by its own speed or by what is usual; None: unknown."""
-        now, progress = self._now(), driven.progress
-        since_s = max(now - driven.began_at, 1e-3)
-        size_bytes = progress.size_bytes or driven.order.size_bytes
-        if progress.bytes_done > 0 and size_bytes:
-            return now + since_s * max(size_bytes - progress.bytes_done, 0) / progress.bytes_done
-        usual_s = self.duration_s(self._board.link(driven.order.queue), size_bytes)
+        span = self._span_of(driven)
+        if span is not None:
+            return self._now() + span[1]
+        link = self._board.link(driven.order.queue)
+        usual_s = self.duration_s(link, driven.progress.size_bytes or driven.order.size_bytes)
+        since_s = self._now() - driven.began_at
         if usual_s is None or since_s > OVERDUE * usual_s:
             return None
-        return max(driven.began_at + usual_s, now)
+        return max(driven.began_at + usual_s, self._now())
 
-    def _underway(self) -> dict[Link, float]:
-        """Link → how long those that run there take at their present speed."""
+    def _span_of(self, driven: Driven) -> tuple[float, float] | None:
+        """(whole, left) seconds of one that runs: what is usual in the beginning, its own speed in the end."""
+        progress = driven.progress
+        size_bytes = progress.size_bytes or driven.order.size_bytes
+        since_s = self._now() - driven.began_at
+        measures = self._measures.of(self._board.link(driven.order.queue))
+        usual_s = None if measures is None else _of_size(measures, size_bytes)
+        part = min(progress.bytes_done / size_bytes, 1.0) if size_bytes else 0.0
+        if usual_s is not None and since_s <= OVERDUE * usual_s:
+            left_s = (1 - part) * (since_s + (1 - part) * usual_s) if part else max(usual_s - since_s, 0.0)
+        elif part >= TELLING:
+            left_s = since_s * (1 - part) / part
+        else:
+            return None
+        return since_s + left_s, left_s
+
+    def _underway(self) -> Mapping[Place, _Spans]:
+        """Link, and direction of an endpoint → what those who run there take and have left."""
         now = self._now()
-        if self._underway_now is not None and self._underway_now[0] == now:
-            return self._underway_now[1]
-        found: dict[Link, list[float]] = {}
-        for driven in self._running():
-            progress = driven.progress
-            size_bytes = progress.size_bytes or driven.order.size_bytes
-            if progress.bytes_done > 0 and size_bytes and driven.began_at:
-                whole_s = (now - driven.began_at) * size_bytes / progress.bytes_done
-                found.setdefault(self._board.link(driven.order.queue), []).append(whole_s)
-        self._underway_now = now, {link: sum(spans) / len(spans) for link, spans in found.items()}
+        if self._underway_now is None or self._underway_now[0] != now:
+            found: dict[Place, list[tuple[float, float]]] = {}
+            for driven in self._running():
+                span = self._span_of(driven) if driven.began_at else None
+                if span is not None:
+                    queue = driven.order.queue
+                    link = Place("link", queue.source_se, queue.dest_se)
+                    for place in (link, Place("out", queue.source_se), Place("in", queue.dest_se)):
+                        found.setdefault(place, []).append(span)
+            self._underway_now = now, {place: _Spans.of(rows) for place, rows in found.items()}
         return self._underway_now[1]
 
     # What the forecast is asked
@@ -163,7 +220,31 @@ class Foresight:
             if limit < UNLIMITED:
                 until_s = None if until is None else max(until - now, 0.0)
                 found[place] = Ceiling(limit, until_s, after)
+        for place, n in self._copies_by_bandwidth().items():
+            known = found.get(place)
+            if known is None:
+                found[place] = Ceiling(n)
+            else:
+                found[place] = Ceiling(min(known.limit, n), known.until_s, min(known.after, n))
         return found
+
+    def _copies_by_bandwidth(self) -> dict[Place, int]:
+        """How many copies of the usual speed fit below the limits of bytes per second."""
+        scheduler = self._board.scheduler
+        if not scheduler.bands:
+            return {}
+        weights: dict[Place, float] = {}
+        rates: dict[Place, float] = {}
+        for lane in scheduler.lanes.values():
+            n = max(lane.n_ready, 0) + lane.n_held
+            for band in lane.bands if n else ():
+                weights[band.place] = weights.get(band.place, 0.0) + n
+                rates[band.place] = rates.get(band.place, 0.0) + n * scheduler.need(lane)
+        return {
+            place: max(int(scheduler.bands[place].limit_bytes_s * weight / rates[place] * (1 + 1e-9)), 1)
+            for place, weight in weights.items()
+            if rates[place] > 0
+        }
 
 
 def _load(lane: Lane, slot_s: float) -> Load:
