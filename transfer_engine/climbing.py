@@ -25,6 +25,7 @@ from transfer_engine.evidence import (
     taken_from,
     went,
 )
+from transfer_engine.guarding import Guard
 from transfer_engine.metering import Sample
 from transfer_engine.model import Place
 from transfer_engine.seeking import SAME, Search
@@ -51,6 +52,7 @@ class Climber:
         self.size = SizeClass()
         self.levels = Levels(settings.memory_s)
         self.ceiling = Ceiling()
+        self.guard = Guard()
         self.probe_at, self.probe_wait_s = 0.0, settings.probe_s
         self.window = Window()
         self._drained = Window()

@@ -15,7 +15,6 @@ from typing import Final
 from transfer_engine.climbing import Climber
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import Others
-from transfer_engine.guarding import Guard
 from transfer_engine.metering import Sample
 from transfer_engine.model import Place
 from transfer_engine.optimizer_memory import read, write
@@ -34,7 +33,6 @@ class Optimizer:
     def __init__(self, settings: OptimizerSettings) -> None:
         self._settings = settings
         self._climbers: dict[Place, Climber] = {}
-        self._guards: dict[Place, Guard] = {}
         self._history: dict[Place, deque[Adjustment]] = {}
         self._learning = True
 
@@ -73,10 +71,10 @@ class Optimizer:
         climber = self._climbers.get(place)
         if climber is None:
             climber = self._climbers[place] = Climber(place, self._settings)
-            self._guards[place] = Guard()
-        climber.bound(sample.lowest, sample.highest)
+        if not sample.lowest <= climber.target <= sample.highest:
+            climber.bound(sample.lowest, sample.highest)
         checked = replace(sample, n_overloads=0) if sample.n_overloads and _is_elsewhere(sample, ends) else sample
-        guard = self._guards[place]
+        guard = climber.guard
         words = guard.check(checked, climber.size.decade or 0, climber.target, now)
         if words is not None:
             self._learning = True
@@ -111,7 +109,6 @@ class Optimizer:
         if memory is None:
             return
         self._climbers, histories = memory
-        self._guards = {place: Guard() for place in self._climbers}
         self._history = {place: deque(rows, maxlen=HISTORY_MAX) for place, rows in histories.items()}
 
 
