@@ -204,13 +204,13 @@ def test_the_bound_knows_release_times_slots_and_single_files():
     limits = limits_of(scenario)
     demand = Demand(scenario, Plant(scenario))
     demand.add(0.0, "a", "b", 500_000_000)
-    assert demand.bound(limits).end_s == pytest.approx(11)  # 1 s of overhead, then 50 MB/s
+    assert demand.bound(limits).end_s == pytest.approx(11.02)  # a's answer, 1 s of overhead, then 50 MB/s
     demand.add(100.0, "a", "b", 1_000_000_000)
-    assert demand.bound(limits).end_s == pytest.approx(121)
+    assert demand.bound(limits).end_s == pytest.approx(121.02)
     for _ in range(1000):
         demand.add(0.0, "a", "b", 0)
     found = demand.bound(limits)
-    assert found.end_s == pytest.approx((1001 + 1 + 10 + 20) / 2)  # two slots on the link
+    assert found.end_s == pytest.approx((1002 * 1.02 + 10 + 20) / 2)  # two slots on the link
     assert found.due_to == "slots a > b"
 
 

@@ -10,8 +10,10 @@ from transfer_engine.config import Limits, Shares
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Link
 from transfer_engine.shares import ShareTable
+from transfer_engine.simulation import namespace
 from transfer_engine.simulation.bound import Demand
 from transfer_engine.simulation.fairness import Fairness, Look, jain
+from transfer_engine.simulation.luck import NOTHING, Lost, Luck
 from transfer_engine.simulation.oracle import Oracle, Service, Waits
 from transfer_engine.simulation.plant import Plant
 from transfer_engine.simulation.scenario import parse
@@ -225,3 +227,76 @@ def test_more_work_never_lowers_the_bound(files):
 
 def test_nothing_done_has_no_end():
     assert parts(demand([])) == (0.0, "nothing was done")
+
+
+def lucky(*faults):
+    """Chance on the way from a to d."""
+    rate = {"in_bytes_s": 100, "out_bytes_s": 100}
+    scenario = parse(
+        {
+            "name": "luck",
+            "endpoints": {"a": rate, "d": rate | {"faults": list(faults)}},
+            "streams": [
+                {
+                    "name": "s",
+                    "vo": "v",
+                    "arrivals": {"kind": "at-once", "files": 1},
+                    "size": {"kind": "fixed", "bytes": 1},
+                    "route": {"sources": ["a"], "destinations": ["d"]},
+                }
+            ],
+        }
+    )
+    return Luck(7, Plant(scenario))
+
+
+def sample(number, size=1000):
+    path = namespace.parse(namespace.url("a", "a", "s", number, size))
+    assert path is not None
+    return path
+
+
+def test_what_fails_for_everybody_is_known_beforehand():
+    luck = lucky({"kind": "errors", "chance": 0.4})
+    every = [luck.lost(sample(n), "d") for n in range(500)]
+    assert sum(row.n_attempts for row in every) / 500 == pytest.approx(0.4 / 0.6, rel=0.2)
+    assert not any(row.n_bytes for row in every if not row.n_attempts)
+    assert sum(row.n_bytes for row in every) / sum(row.n_attempts for row in every) == pytest.approx(500, rel=0.2)
+    for n, row in enumerate(every):
+        draws = [luck.draw(sample(n), "d", str(attempt), 1e6) for attempt in range(row.n_attempts + 1)]
+        assert [draw.error is None for draw in draws] == [False] * row.n_attempts + [True]
+
+
+@pytest.mark.parametrize(
+    ("fault", "n_bytes"),
+    [
+        ({"kind": "errors", "chance": 0.9, "error": "unavailable"}, 0),
+        ({"kind": "errors", "chance": 0.9, "error": "checksum"}, 1000),
+    ],
+    ids=str,
+)
+def test_what_one_failed_attempt_moves(fault, n_bytes):
+    luck = lucky(fault)
+    for n in range(20):
+        row = luck.lost(sample(n), "d")
+        assert row.n_bytes == n_bytes * row.n_attempts
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [{"kind": "errors", "chance": 0.9, "from_s": 10}],
+        [{"kind": "errors", "chance": 0.9, "to_s": 10}],
+        [{"kind": "errors", "chance": 0.9}, {"kind": "busy", "above": 3}],
+    ],
+    ids=["none", "later", "for a while", "with others"],
+)
+def test_luck_that_depends_on_the_time_bounds_nothing(faults):
+    luck = lucky(*faults)
+    assert {luck.lost(sample(n), "d") for n in range(20)} == {NOTHING}
+
+
+def test_attempts_that_have_to_fail_count_in_the_bound():
+    files = [(0.0, "a", "d", 1000, Lost(2, 500)), (0.0, "b", "d", 1000, NOTHING)]
+    assert parts(demand(files)) == approx(25.0, "in d")

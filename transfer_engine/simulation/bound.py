@@ -18,8 +18,11 @@ asked before and after, the same holds for slots that count only while the way i
 
 *The longest file.* None ends before it could alone, at the rate of its way at each instant.
 
+*Luck.* Where nothing but errors by chance, all the time, happens on a way, every scheduler meets the same ones
+(`luck`): the bytes and slots of these attempts are counted in.
+
 The bound is the largest of these. It may lie below what is possible where arrivals at one capacity would have to
-follow what another one does at the time, where bytes of failed attempts have to be moved again, and because
+follow what another one does at the time, where faults that come and go break copies, and because
 storages share their bandwidth between copies evenly, whatever is best for all.
 """
 
@@ -33,6 +36,7 @@ from transfer_engine.limits import LimitTable
 from transfer_engine.model import Link
 from transfer_engine.simulation import faults
 from transfer_engine.simulation.integral import Integral
+from transfer_engine.simulation.luck import NOTHING, Lost
 from transfer_engine.simulation.namespace import endpoint
 from transfer_engine.simulation.plant import Plant, Varying
 from transfer_engine.simulation.scenario import Scenario
@@ -54,8 +58,11 @@ class _Arrived:
     """What arrived on one link at one instant."""
 
     n_bytes: int = 0
+    """With those of attempts that have to fail."""
     n_files: int = 0
+    n_attempts: int = 0
     largest: int = 0
+    """Bytes of one file in all its attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ class _Way:
 
     def slot_s(self, row: _Arrived) -> float:
         """Slot-seconds in all."""
-        return row.n_files * (self.before_s + self.after_s) + self.moving_s(row)
+        return row.n_attempts * self.before_s + row.n_files * self.after_s + self.moving_s(row)
 
 
 @dataclass(slots=True)
@@ -88,15 +95,16 @@ class Demand:
     first_s: float = math.inf
     _links: dict[LinkName, dict[float, _Arrived]] = field(default_factory=dict)
 
-    def add(self, at_s: float, source: str, destination: str, n_bytes: int) -> None:
-        """One file, asked for at `at_s`."""
+    def add(self, at_s: float, source: str, destination: str, n_bytes: int, lost: Lost = NOTHING) -> None:
+        """One file, asked for at `at_s`. Args: lost: what attempts before its success cost, whoever makes them."""
         instants = self._links.setdefault((source, destination), {})
         arrived = instants.get(at_s)
         if arrived is None:
             arrived = instants[at_s] = _Arrived()
-        arrived.n_bytes += n_bytes
+        arrived.n_bytes += n_bytes + lost.n_bytes
         arrived.n_files += 1
-        arrived.largest = max(arrived.largest, n_bytes)
+        arrived.n_attempts += 1 + lost.n_attempts
+        arrived.largest = max(arrived.largest, n_bytes + lost.n_bytes)
         self.first_s = min(self.first_s, at_s)
 
     def bound(self, limits: LimitTable) -> Bound:

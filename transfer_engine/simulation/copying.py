@@ -18,7 +18,8 @@ from protocols.errors import (
     TransferError,
     Unavailable,
 )
-from transfer_engine.simulation.faults import Busy, ErrorName, Errors
+from transfer_engine.simulation.faults import Busy, ErrorName
+from transfer_engine.simulation.luck import AT_ONCE, Draw
 from transfer_engine.simulation.namespace import SimPath
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 PASSIVE_WAIT_S: Final = 30.0
 """How long an active party tries to reach the other end before it reports failure."""
-AT_ONCE: Final = frozenset({"unavailable", "no-space", "missing", "denied"})
-"""Errors that come before the first byte; the others come somewhere in the file."""
 
 
 class Copying:
@@ -77,20 +76,21 @@ class Copying:
     async def _run(self, on_marker: OnMarker) -> CopyEnd:
         storages, request, size = self._storages, self._request, self._source.size_bytes
         overhead_s = storages.scenario.endpoints[self._destination.host].overhead_s
-        error, error_name, part = self._draw()
+        drawn = self._draw()
+        error = None if drawn.error is None else _error(drawn.error)
         if overhead_s:
             await storages.sleep(overhead_s)
         await self._check_way()
-        if error is not None and error_name in AT_ONCE:
+        if error is not None and drawn.error in AT_ONCE:
             raise error
-        n_bytes = size if error is None else int(size * part)
+        n_bytes = drawn.moved(size)
         n_markers = await storages.traffic.move(
             self._link, self._source.stream, n_bytes, on_marker, request.timeouts, self._leave
         )
         if error is not None:
             self._leave(n_bytes)
             raise error
-        corrupt = error_name == "checksum"
+        corrupt = drawn.error == "checksum"
         storages.presence.put(request.destination_url, self._destination, corrupt=corrupt)
         storages.oracle.trace(storages.now(), "copied wrongly" if corrupt else "copied", request.destination_url)
         if not corrupt:
@@ -109,20 +109,9 @@ class Copying:
             await self._storages.sleep(PASSIVE_WAIT_S)
             raise CopyFailed(f"the {dead} does not answer", scope=Scope.SOURCE)
 
-    def _draw(self) -> tuple[TransferError | None, ErrorName | None, float]:
-        """What chance has in store: an error (None for `checksum`, which nobody reports), and how far it comes."""
-        storages, now = self._storages, self._storages.now()
-        plant = storages.plant
-        faults = [*plant.endpoint_faults(self._destination.host), *plant.endpoint_faults(self._source.host)]
-        faults += plant.link_faults(*self._link)
-        errors = [fault for fault in faults if isinstance(fault, Errors) and fault.holds(now)]
-        if not errors:
-            return None, None, 1.0
-        rng = storages.chance(self._request)
-        for fault in errors:
-            if rng.random() < fault.chance:
-                return _error(fault.error), fault.error, rng.random()
-        return None, None, 1.0
+    def _draw(self) -> Draw:
+        attempt = self._request.client_info.rpartition("retry=")[2]
+        return self._storages.luck.draw(self._source, self._destination.host, attempt, self._storages.now())
 
 
 def _error(name: ErrorName) -> TransferError | None:

@@ -35,6 +35,11 @@ def url(host: str, origin: str, stream: str, number: int, size_bytes: int) -> st
     return f"{SCHEME}://{host}/{origin}/{stream}/{number}.{size_bytes}"
 
 
+def url_at(host: str, path: SimPath) -> str:
+    """The URL of the same file at `host`."""
+    return f"{SCHEME}://{host}{path.name}"
+
+
 def endpoint(host: str) -> str:
     """The engine's name of a storage."""
     return f"{SCHEME}://{host}"

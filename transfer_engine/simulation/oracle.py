@@ -21,8 +21,8 @@ Sharer = tuple[str, str, str]
 OnTrace = Callable[[str], None]
 """Told one line for each event."""
 
-OnCopied = Callable[[float, str, str, int], None]
-"""Told of each success: when the file was submitted, source, destination, bytes."""
+OnCopied = Callable[[float, SimPath, str], None]
+"""Told of each success: when the file was submitted, the file at its source, the destination."""
 
 _STEP: Final = math.log(1.02)
 
@@ -189,7 +189,7 @@ class Oracle:
         self.link_files[link] += 1
         self.last_end_s = now
         if self.on_copied is not None:
-            self.on_copied(self._submitted_at(source), source.host, destination, source.size_bytes)
+            self.on_copied(self._submitted_at(source), source, destination)
 
     def _submitted_at(self, source: SimPath) -> float:
         firsts, instants = self._arrivals[source.stream]

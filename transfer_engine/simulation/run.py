@@ -20,6 +20,7 @@ from transfer_engine.simulation.arrivals import Arrival
 from transfer_engine.simulation.bound import Demand
 from transfer_engine.simulation.fairness import Fairness, Look
 from transfer_engine.simulation.integral import Integral
+from transfer_engine.simulation.namespace import SimPath
 from transfer_engine.simulation.oracle import OnTrace, Oracle, Sharer
 from transfer_engine.simulation.result import Result
 from transfer_engine.simulation.scenario import Scenario
@@ -104,7 +105,7 @@ class _Run:
         self._oracle = Oracle(scenario.streams, self._limits, on_trace)
         self._storages = SimulatedStorages(scenario, self._oracle, seed=seed)
         self._demand = Demand(scenario, self._storages.plant)
-        self._oracle.on_copied = self._demand.add
+        self._oracle.on_copied = self._copied
         self._fairness = Fairness(ShareTable.of(self._settings.shares), self._limits, scenario.window_s)
         self._series = Series()
         self._n_jobs = 0
@@ -114,6 +115,10 @@ class _Run:
         self._n_failed = 0
         self._fed = False
         self._done = asyncio.Event()
+
+    def _copied(self, at_s: float, source: SimPath, destination: str) -> None:
+        lost = self._storages.luck.lost(source, destination)
+        self._demand.add(at_s, source.host, destination, source.size_bytes, lost)
 
     async def run(self, build: Build) -> Result:
         began = time.process_time()

@@ -8,7 +8,6 @@ is drawn from the seed, the file and the number of the attempt: two schedulers m
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -30,6 +29,7 @@ from protocols.errors import AlreadyExists, Missing, Phase, Refused, Scope, Time
 from transfer_engine.simulation import namespace
 from transfer_engine.simulation.copying import Copying
 from transfer_engine.simulation.faults import Dead, Refuses
+from transfer_engine.simulation.luck import Luck
 from transfer_engine.simulation.namespace import Presence, SimPath
 from transfer_engine.simulation.oracle import Oracle
 from transfer_engine.simulation.plant import Plant
@@ -59,6 +59,7 @@ class SimulatedStorages:
         self.oracle = oracle
         self.seed = seed
         self.plant = Plant(scenario)
+        self.luck = Luck(seed, self.plant)
         self.traffic = Traffic(self.plant, marker_s=scenario.marker_s)
         self.presence = Presence()
         loop = asyncio.get_running_loop()
@@ -180,9 +181,3 @@ class SimulatedStorages:
                 await self.sleep(timeouts.connect_s)
                 raise TimedOut(f"{host}: no connection within {timeouts.connect_s:g} s", phase=Phase.PREPARATION)
             raise Unavailable(f"{host}: the service is down", phase=Phase.PREPARATION, status=502)
-
-    def chance(self, request: CopyRequest) -> random.Random:
-        """Chance for one attempt at one file, whoever makes it and when."""
-        attempt = request.client_info.rpartition("retry=")[2]
-        key = f"{self.seed}/{request.source_url}/{request.destination_url}/{attempt}"
-        return random.Random(key)  # noqa: S311 - reproducible on purpose
