@@ -31,6 +31,8 @@ from transfer_engine.model import Place
 from transfer_engine.seeking import SAME, Search
 from transfer_engine.tuning import Adjustment, Phase
 
+__all__ = ["Adjustment", "Climber", "Phase"]
+
 
 def _size_text(decade: int) -> str:
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from protocols.errors import BadServer, CopyFailed, OutcomeUnknown, Overloaded, Scope, Stalled, TimedOut, Unavailable
-from transfer_engine.model import Cleaned, Done, Failed, FileId, Link, Outcome, Place, Released, Unknown
-
-_OVERLOADED: Final = frozenset(error.code for error in (Overloaded, TimedOut, Stalled))
-_FAILED: Final = frozenset(error.code for error in (Unavailable, CopyFailed, OutcomeUnknown, BadServer))
+from protocols.errors import Scope
+from transfer_engine.model import FileId, Link, Place
 
 Key = tuple[FileId, int]
 """A transfer and its epoch."""
@@ -33,19 +30,6 @@ class End(Enum):
     """Another failure that is a storage's fault."""
     OTHER = "other"
     """Cancelled, missing, denied: it says nothing about load."""
-
-    @classmethod
-    def of(cls, outcome: Outcome) -> tuple[End, Scope | None]:
-        """What an outcome says of the storages' load, and whose failure it is."""
-        match outcome:
-            case Done():
-                return cls.FINISHED, None
-            case Failed(failure=failure) | Unknown(failure=failure):
-                if failure.code in _OVERLOADED:
-                    return cls.OVERLOADED, failure.scope
-                return cls.FAILED if failure.code in _FAILED else cls.OTHER, failure.scope
-            case Cleaned() | Released():
-                return cls.OTHER, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

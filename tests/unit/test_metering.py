@@ -6,20 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.errors import CopyFailed, Missing, NoSpace, Overloaded, Scope, Stalled, TransferError, Unavailable
+from protocols.errors import Scope
 from transfer_engine.metering import End, Key, Meter, Sample
-from transfer_engine.model import (
-    Cleaned,
-    Done,
-    Evidence,
-    Failed,
-    Failure,
-    FileId,
-    Link,
-    Place,
-    Released,
-    Unknown,
-)
+from transfer_engine.model import FileId, Link, Place
 
 LINK = Link("s", "d")
 OUT, INTO, OWN = Place("out", "s"), Place("in", "d"), Place("link", "s", "d")
@@ -88,30 +77,6 @@ def test_strangers_and_markers_that_go_back_are_ignored():
     meter.ended(key(1), End.FINISHED, 0, 6.0)
     row = samples(meter, 7.0)[OUT]
     assert (row.moved_bytes, row.n_reports, row.slot_s) == (500, 2, 3.0)
-
-
-@pytest.mark.parametrize(
-    ("error", "end"),
-    [
-        (Overloaded("503", scope=Scope.SOURCE), End.OVERLOADED),
-        (Stalled("no byte for minutes", scope=Scope.SOURCE), End.OVERLOADED),
-        (Unavailable("502", scope=Scope.SOURCE), End.FAILED),
-        (CopyFailed("reset", scope=Scope.SOURCE), End.FAILED),
-        (Missing("404", scope=Scope.SOURCE), End.OTHER),
-        (NoSpace("507", scope=Scope.SOURCE), End.OTHER),
-    ],
-)
-def test_what_failures_say_of_load(error: TransferError, end: End):
-    failure = Failure.of(error)
-    assert End.of(Failed(failure=failure, clean=True, started_at=0.0)) == (end, Scope.SOURCE)
-    assert End.of(Unknown(failure=failure, started_at=0.0)) == (end, Scope.SOURCE)
-
-
-def test_what_other_outcomes_say_of_load():
-    evidence = Evidence(size_bytes=1, checksum=None, method="size")
-    done = Done(evidence=evidence, mode="pull", bytes_moved=1, transfer_s=1.0, started_at=0.0)
-    assert End.of(done) == (End.FINISHED, None)
-    assert End.of(Cleaned(clean=True)) == End.of(Released()) == (End.OTHER, None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.1, 5), st.integers(0, 10**9)), max_size=60))
