@@ -359,6 +359,8 @@ class Change:
     dest_owned: bool = False
     activate_next: bool = False
     """The next row (replica or hop) becomes SUBMITTED in the same transaction."""
+    prefer: Mapping[str, Mapping[str, tuple[float, float]]] | None = None
+    """Which of the replicas that are left is the next one, as in `Reroute`; None: the first."""
     started_at: float | None = None
 
 
@@ -506,21 +508,33 @@ class Reroute:
         n: at most so many are looked at, oldest first.
         prefer: strategy → source endpoint → (seconds, seconds per byte): the source with the least
             `seconds + seconds_per_byte · size` is taken; one that is not listed is never taken.
+        after: only those behind this one.
     """
 
     queue_id: QueueId
     priority: int
     n: int
     prefer: Mapping[str, Mapping[str, tuple[float, float]]]
+    after: FileId = FileId(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A queue with ready transfers that have further replicas and a strategy that may choose among them."""
+    """Ready transfers of one queue that have further replicas and a strategy that may choose among them.
+
+    Attributes:
+        n: how many were looked at, oldest first.
+        last: the youngest of these.
+        sources: endpoints of their further replicas.
+        strategies: that they were submitted with.
+    """
 
     queue: Queue
     priority: int
     n: int
+    last: FileId
+    sources: frozenset[str]
+    strategies: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from transfer_engine.config import RetrySettings
 from transfer_engine.model import (
     Applied,
     Assignment,
+    Change,
     Claim,
     Done,
     Evidence,
@@ -111,9 +112,12 @@ async def ready(store: AnyStore) -> dict[tuple[int, int], int]:
     return {(s.queue.id, s.priority): s.n_ready for s in (await store.backlog()).shifts}
 
 
+def change_of(order: Assignment, outcome: Outcome, *, now: float = NOW) -> Change:
+    return settle.decide(order, outcome, now=now, policy=RetryPolicy(RetrySettings()), rng=random.Random(0))
+
+
 async def settled(store: AnyStore, order: Assignment, outcome: Outcome, *, now: float = NOW) -> Applied:
-    change = settle.decide(order, outcome, now=now, policy=RetryPolicy(RetrySettings()), rng=random.Random(0))
-    return await store.apply(change)
+    return await store.apply(change_of(order, outcome, now=now))
 
 
 def failure(again: Again = Again.SOON, **more: Any) -> Failure:

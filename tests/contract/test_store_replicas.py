@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.contract.stores import (
     NOW,
     UNCHARGED,
     Stores,
+    change_of,
     claim,
     failure,
     job,
@@ -62,6 +64,7 @@ async def test_a_choice_is_where_another_replica_is_left_and_the_order_is_not_gi
         (found,) = await store.choices(10)
         assert (found.queue, found.priority, found.n) == (shift.queue, 3, 3)
         (order, *_) = await claim(store, [shift], 1)
+        assert (found.sources, found.strategies) == (frozenset({SRC[1]}), frozenset({"auto"}))
         assert [c.n for c in await store.choices(10)] == [2]
         await settled(store, order, NEVER)
         assert [c.n for c in await store.choices(10)] == [2], "the second replica has none behind it"
@@ -74,7 +77,61 @@ async def test_choices_are_so_many_queues(database: Stores) -> None:
         for n in range(5):
             await store.insert(job(transfer(n, sources=2), vo=f"vo{n}"))
         assert len(await store.choices(3)) == 3
-        assert len({c.queue.id for c in await store.choices(10)}) == 5
+        every = await store.choices(10)
+        assert len({c.queue.id for c in every}) == 5
+        for place, choice in enumerate(every):
+            assert await store.choices(10, (choice.queue.id, choice.priority)) == every[place + 1 :]
+
+
+async def test_what_is_behind_is_seen_page_by_page(database: Stores) -> None:
+    async with database.open() as store:
+        planned = job(*(transfer(n, sources=2 + n % 2) for n in range(250)))
+        (shift,) = (await store.insert(planned)).shifts
+        ids = [f.file_id for f in await store.files(planned.job_id) if f.state is S.SUBMITTED]
+        (first,) = await store.choices(10)
+        assert (first.n, first.last) == (100, ids[99])
+        behind = await store.choice_behind(shift.queue.id, shift.priority, first.last, 120)
+        assert behind is not None
+        assert (behind.n, behind.last, behind.sources) == (120, ids[219], frozenset(SRC[1:3]))
+        end = await store.choice_behind(shift.queue.id, shift.priority, behind.last, 120)
+        assert end is not None
+        assert (end.n, end.last) == (30, ids[249])
+        assert await store.choice_behind(shift.queue.id, shift.priority, end.last, 120) is None
+        move = replace(better(shift, {0: (9, 0), 1: (1, 0)}, n=2), after=first.last)
+        assert by_source(await store.reroute([move])) == {SRC[0]: (-2, 0), SRC[1]: (2, 0)}
+        moved = [
+            f.file_id for f in await store.files(planned.job_id) if (f.state, f.source_se) == (S.SUBMITTED, SRC[1])
+        ]
+        assert moved == ids[100:102]
+
+
+# The next replica after a failure
+
+
+async def test_the_best_of_the_replicas_that_are_left_is_the_next_one(database: Stores) -> None:
+    async with database.open() as store:
+        planned = job(transfer(1, sources=4, size_bytes=70))
+        (order,) = await started(store, planned)
+        prefer = {"auto": {SRC[0]: (1.0, 0.0), SRC[2]: (9.0, 0.0), SRC[3]: (3.0, 0.1)}}
+        applied = await store.apply(replace(change_of(order, NEVER), prefer=prefer))
+        assert by_source(applied.shifts) == {SRC[2]: (1, 70)}
+        (second,) = await claim(store, applied.shifts)
+        assert (second.queue.source_se, second.source_url, second.follows) == (SRC[2], f"{SRC[2]}/f1", True)
+        assert [f.source_se for f in await store.files(planned.job_id)] == [SRC[0], SRC[2], SRC[1], SRC[3]]
+        (third,) = await claim(store, (await settled(store, second, NEVER)).shifts)
+        assert third.queue.source_se == SRC[1]
+        applied = await store.apply(replace(change_of(third, NEVER), prefer={"auto": {}}))
+        (fourth,) = await claim(store, applied.shifts)
+        assert (await settled(store, fourth, DONE)).job_ended
+        assert (await store.job(planned.job_id)).source_se == SRC[3]
+
+
+async def test_after_a_failure_the_given_order_is_kept(database: Stores) -> None:
+    async with database.open() as store:
+        (order,) = await started(store, job(transfer(1, sources=3, selection_strategy="orderly")))
+        prefer = {"auto": {SRC[2]: (1.0, 0.0)}}
+        applied = await store.apply(replace(change_of(order, NEVER), prefer=prefer))
+        assert by_source(applied.shifts) == {SRC[1]: (1, 0)}
 
 
 # Reroute

@@ -30,6 +30,7 @@ from transfer_engine.model import (
     JobView,
     PlannedJob,
     Position,
+    QueueId,
     Reroute,
     Shift,
     StoredEvent,
@@ -201,8 +202,14 @@ class Store(Protocol):
     async def kept(self, name: str) -> str | None:
         """What `keep` remembered; None: nothing."""
 
-    async def choices(self, limit: int) -> list[Choice]:
-        """Up to `limit` queues with ready transfers that have a further replica NOT_USED and are not `orderly`."""
+    async def choices(self, limit: int, after: tuple[QueueId, int] | None = None) -> list[Choice]:
+        """Where ready transfers have a further replica NOT_USED and are not `orderly`: up to `limit` queues.
+
+        Of each the oldest ones are looked at. Args: after: (queue, priority); only those that come behind it.
+        """
+
+    async def choice_behind(self, queue_id: QueueId, priority: int, after: FileId, limit: int) -> Choice | None:
+        """The same of one queue: up to `limit` transfers behind `after`; None: there are no more."""
 
     async def prune_events(self, keep: int) -> None:
         """Drop outbox entries beyond the newest `keep`."""

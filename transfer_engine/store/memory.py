@@ -28,11 +28,19 @@ from transfer_engine.model import (
     JobView,
     PlannedJob,
     Position,
+    QueueId,
     Reroute,
     Shift,
     StoredEvent,
 )
-from transfer_engine.store import memory_cancel, memory_claim, memory_queries, memory_queue, memory_settle
+from transfer_engine.store import (
+    memory_cancel,
+    memory_claim,
+    memory_queries,
+    memory_queue,
+    memory_replicas,
+    memory_settle,
+)
 from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.cancel import BY_USER, CancelRequest
 from transfer_engine.store.memory_tables import Tables
@@ -148,7 +156,7 @@ class MemoryStore:
 
     async def reroute(self, moves: Sequence[Reroute]) -> tuple[Shift, ...]:
         """See `Store.reroute`."""
-        return memory_queue.reroute(self._use(), moves)
+        return memory_replicas.reroute(self._use(), moves)
 
     async def keep(self, name: str, text: str) -> None:
         """See `Store.keep`."""
@@ -178,9 +186,13 @@ class MemoryStore:
         """See `Store.kept`."""
         return self._use().kept.get(name)
 
-    async def choices(self, limit: int) -> list[Choice]:
+    async def choices(self, limit: int, after: tuple[QueueId, int] | None = None) -> list[Choice]:
         """See `Store.choices`."""
-        return memory_queue.choices(self._use(), limit)
+        return memory_replicas.choices(self._use(), limit, after)
+
+    async def choice_behind(self, queue_id: QueueId, priority: int, after: FileId, limit: int) -> Choice | None:
+        """See `Store.choice_behind`."""
+        return memory_replicas.choice_behind(self._use(), queue_id, priority, after, limit)
 
     async def prune_events(self, keep: int) -> None:
         """See `Store.prune_events`."""

@@ -1,14 +1,12 @@
-"""What waits, in memory: priorities, jobs on hold, retries that are due, counts, the choice among replicas."""
+"""What waits, in memory: priorities, jobs on hold, retries that are due, counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from transfer_engine.model import Choice, FileId, JobId, Position, Reroute, Shift
+from transfer_engine.model import FileId, JobId, Position, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, FileState
 from transfer_engine.store.api import Backlog
-from transfer_engine.store.memory_rows import Bucket, Job, Row, further_replicas
-from transfer_engine.store.memory_tables import ORDERLY, Shifts, Tables
+from transfer_engine.store.memory_rows import Job, Row
+from transfer_engine.store.memory_tables import Shifts, Tables
 
 
 def set_priority(tables: Tables, job_id: JobId, priority: int) -> tuple[Shift, ...]:
@@ -68,64 +66,6 @@ def backlog(tables: Tables) -> Backlog:
         if bucket.n
     )
     return Backlog(shifts=shifts, next_due_at=tables.next_due())
-
-
-def choices(tables: Tables, limit: int) -> list[Choice]:
-    """See `Store.choices`."""
-    found = (Choice(b.queue, b.priority, b.n_choosable) for _, b in sorted(tables.buckets.items()) if b.n_choosable)
-    return [choice for _, choice in zip(range(limit), found, strict=False)]
-
-
-def reroute(tables: Tables, moves: Sequence[Reroute]) -> tuple[Shift, ...]:
-    """See `Store.reroute`."""
-    shifts = Shifts()
-    for move in moves:
-        bucket = tables.buckets.get((move.queue_id, move.priority))
-        if bucket is not None and bucket.n_choosable:
-            for row in _candidates(tables, bucket, move):
-                best = _best(tables, row, move.prefer[row.file.selection_strategy])
-                if best is not None:
-                    _exchange(tables, row, best, shifts)
-    return shifts.all()
-
-
-def _candidates(tables: Tables, bucket: Bucket, move: Reroute) -> list[Row]:
-    """The oldest ready transfers that may be looked at."""
-    found: list[Row] = []
-    for file_id in sorted(set(bucket.ids)):
-        if len(found) >= move.n:
-            break
-        place = tables.ready_in(file_id, bucket)
-        if place is None:
-            continue
-        row = tables.peek(*place)
-        strategy = row.file.selection_strategy
-        if strategy in move.prefer and strategy != ORDERLY and not row.dest_owned and tables.is_choosable(row):
-            found.append(tables.row(*place))
-    return found
-
-
-def _best(tables: Tables, row: Row, prefer: Mapping[str, tuple[float, float]]) -> Row | None:
-    """The replica that would be there sooner than the row's own; None: there is none."""
-    size = row.file.size_bytes or 0
-    places = further_replicas(row.job, row.id - row.job.first)
-    others = [tables.row(row.job, i) for i in places if row.job.files[i].state is FileState.NOT_USED]
-    own = prefer.get(row.queue.source_se)
-    best, best_s = None, None if own is None else own[0] + own[1] * size
-    for other in others:
-        cost = prefer.get(other.queue.source_se)
-        if cost is not None and (best_s is None or cost[0] + cost[1] * size < best_s):
-            best, best_s = other, cost[0] + cost[1] * size
-    return best
-
-
-def _exchange(tables: Tables, row: Row, other: Row, shifts: Shifts) -> None:
-    shifts.add(row, -1)
-    tables.leave(row)
-    row.source_url, other.source_url = other.source_url, row.source_url
-    row.queue, other.queue = other.queue, row.queue
-    tables.enter(row)
-    shifts.add(row, 1)
 
 
 def position(tables: Tables, file_id: FileId) -> Position:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from transfer_engine.model import Applied, AttemptView, Change, Queue, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobState, JobType, roll_up, step
-from transfer_engine.store.memory_rows import Gone, Job, Row, further_replicas
+from transfer_engine.store.memory_replicas import next_replica
+from transfer_engine.store.memory_rows import Gone, Job, Row
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.store.settle import DETAILS_REASON
 
@@ -17,7 +18,7 @@ def apply(tables: Tables, change: Change) -> Applied:
     if row.state not in change.expect:
         return Applied(won=False, state=row.state)
     after = step(row.state, change.event)
-    follower = _follower(tables, row) if change.activate_next else None
+    follower = _follower(tables, row, change) if change.activate_next else None
     reason = change.failure.reason if change.failure else None
     if change.failure is not None and change.event in {Event.RETRY, Event.FAIL}:
         _remember_attempt(row, change, reason or "")
@@ -49,13 +50,12 @@ def _not_driven(tables: Tables, change: Change) -> Row | None:
     return tables.row(*place)
 
 
-def _follower(tables: Tables, row: Row) -> Row:
+def _follower(tables: Tables, row: Row, change: Change) -> Row:
     """The next hop, or the next replica that was not cancelled."""
-    job, index = row.job, row.id - row.job.first
+    job = row.job
     if job.job_type is not JobType.MULTIHOP:
-        unused = (i for i in further_replicas(job, index) if job.files[i].state is FileState.NOT_USED)
-        return tables.row(job, next(unused))
-    follower = tables.row(job, index + 1)
+        return next_replica(tables, row, change.prefer)
+    follower = tables.row(job, row.id - job.first + 1)
     step(follower.state, Event.ACTIVATE)
     return follower
 

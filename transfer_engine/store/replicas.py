@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, select, text, update
-from sqlalchemy.sql import Select
+from sqlalchemy import Connection, bindparam, literal, select, text, tuple_, update
+from sqlalchemy.sql import Select, Subquery
 
-from transfer_engine.model import Choice, Reroute, Shift
+from transfer_engine.model import Change, Choice, FileId, QueueId, Reroute, Shift
 from transfer_engine.states import FileState
 from transfer_engine.store.books import Books, queue_of
 from transfer_engine.store.tables import CHOICE_SQL, queues, transfers
@@ -23,23 +24,78 @@ _EXCHANGE: Final = (
 )
 
 
-def choices(connection: Connection, limit: int) -> list[Choice]:
-    """Up to `limit` queues in which there is a choice; one pass over the index of those transfers."""
-    n = func.count().label("n")
-    groups = (
-        select(transfers.c.queue_id, transfers.c.priority, n)
-        .where(text(CHOICE_SQL))
-        .group_by(transfers.c.queue_id, transfers.c.priority)
-        .order_by(transfers.c.queue_id, transfers.c.priority)
+LOOKED_AT: Final = 100
+"""Transfers of a queue that are looked at to see what choice there is."""
+_KEY: Final = tuple_(transfers.c.queue_id, transfers.c.priority)
+_LEFT: Final = select(
+    transfers.c.id,
+    transfers.c.state,
+    transfers.c.source_url,
+    transfers.c.queue_id,
+    transfers.c.priority,
+    transfers.c.size_bytes,
+    transfers.c.selection_strategy,
+    queues.c.source_se,
+).join(queues, queues.c.id == transfers.c.queue_id)
+
+
+def choices(connection: Connection, limit: int, after: tuple[QueueId, int] | None) -> list[Choice]:
+    """See `Store.choices`. Goes from queue to queue in the index of those transfers and reads the first of each."""
+    found: list[Choice] = []
+    while len(found) < limit:
+        query = select(transfers.c.queue_id, transfers.c.priority).where(text(CHOICE_SQL))
+        if after is not None:
+            query = query.where(tuple_(*map(literal, after)) < _KEY)
+        key = connection.execute(query.order_by(transfers.c.queue_id, transfers.c.priority).limit(1)).one_or_none()
+        if key is None:
+            break
+        after = (QueueId(key.queue_id), key.priority)
+        choice = choice_behind(connection, *after, FileId(0), LOOKED_AT)
+        if choice is not None:
+            found.append(choice)
+    return found
+
+
+def choice_behind(connection: Connection, queue_id: QueueId, priority: int, after: FileId, limit: int) -> Choice | None:
+    """See `Store.choice_behind`."""
+    first = (
+        select(transfers.c.id, transfers.c.job_ref, transfers.c.file_index, transfers.c.selection_strategy)
+        .where(
+            transfers.c.queue_id == queue_id,
+            transfers.c.priority == priority,
+            text(CHOICE_SQL),
+            transfers.c.id > after,
+        )
+        .order_by(transfers.c.id)
         .limit(limit)
-        .subquery()
     )
-    found = connection.execute(
-        select(queues, groups.c.priority, groups.c.n)
-        .select_from(groups.join(queues, queues.c.id == groups.c.queue_id))
-        .order_by(groups.c.queue_id, groups.c.priority)
+    rows = connection.execute(first).all()
+    if not rows:
+        return None
+    own = connection.execute(select(queues).where(queues.c.id == queue_id)).one()
+    return Choice(
+        queue=queue_of(own),
+        priority=priority,
+        n=len(rows),
+        last=FileId(rows[-1].id),
+        sources=_further_sources(connection, first.subquery("first")),
+        strategies=frozenset(row.selection_strategy for row in rows),
     )
-    return [Choice(queue_of(row), row.priority, row.n) for row in found]
+
+
+def _further_sources(connection: Connection, first: Subquery) -> frozenset[str]:
+    row = transfers.alias("row")
+    further = (
+        select(row.c.queue_id)
+        .distinct()
+        .select_from(first.join(row, row.c.id.between(first.c.id + 1, first.c.id + SOURCES_MAX - 1)))
+        .where(
+            row.c.job_ref == first.c.job_ref,
+            row.c.file_index == first.c.file_index,
+            row.c.state == FileState.NOT_USED.value,
+        )
+    )
+    return frozenset(connection.execute(select(queues.c.source_se).where(queues.c.id.in_(further))).scalars())
 
 
 def _with_sources(move: Reroute) -> Select[Any]:
@@ -55,6 +111,7 @@ def _with_sources(move: Reroute) -> Select[Any]:
         .where(
             transfers.c.queue_id == move.queue_id,
             transfers.c.priority == move.priority,
+            transfers.c.id > move.after,
             text(CHOICE_SQL),
             transfers.c.selection_strategy.in_(list(move.prefer)),
             transfers.c.dest_owned == 0,
@@ -106,11 +163,10 @@ class ReRoute:
                 sources.setdefault(row.first_id, []).append(row)
             writes: list[dict[str, Any]] = []
             for own, *others in sources.values():
-                best = _best(own, others, move.prefer[own.selection_strategy])
+                best = _best(own, others, move.prefer[own.selection_strategy], own.size_bytes)
                 if best is own:
                     continue
-                writes.append({"file": own.id, "source_": best.source_url, "queue_": best.queue_id})
-                writes.append({"file": best.id, "source_": own.source_url, "queue_": own.queue_id})
+                writes += _exchanged(own, best)
                 if best.queue_id != own.queue_id:
                     moved.add(own.queue_id, move.priority, -1, own.size_bytes)
                     moved.add(best.queue_id, move.priority, 1, own.size_bytes)
@@ -119,12 +175,51 @@ class ReRoute:
         return moved.shifts(connection, self._books)
 
 
-def _best(own: Any, others: Sequence[Any], costs: Mapping[str, tuple[float, float]]) -> Any:
+@dataclass(frozen=True, slots=True)
+class Heir:
+    """Whose turn comes with a change."""
+
+    id: int
+    state: str
+    queue_id: QueueId
+    priority: int
+    size_bytes: int | None
+
+
+def next_replica(connection: Connection, change: Change, row: Any) -> Heir:
+    """The next row of a file that is NOT_USED, which is there; it gets the best source of those that are left.
+
+    Some before it may have been cancelled. Args: row: the one that `change` is of.
+    """
+    left = connection.execute(
+        _LEFT.where(
+            transfers.c.id.between(change.file_id + 1, change.file_id + SOURCES_MAX - 1),
+            transfers.c.job_ref == change.job_ref,
+            transfers.c.file_index == row.file_index,
+            transfers.c.state == FileState.NOT_USED.value,
+        ).order_by(transfers.c.id)
+    ).all()
+    first = left[0]
+    costs = None if change.prefer is None else change.prefer.get(first.selection_strategy)
+    best = first if costs is None else _best(first, left[1:], costs, first.size_bytes)
+    if best is not first:
+        connection.execute(_EXCHANGE, _exchanged(first, best))
+    return Heir(first.id, first.state, QueueId(best.queue_id), first.priority, first.size_bytes)
+
+
+def _exchanged(row: Any, other: Any) -> list[dict[str, Any]]:
+    return [
+        {"file": row.id, "source_": other.source_url, "queue_": other.queue_id},
+        {"file": other.id, "source_": row.source_url, "queue_": row.queue_id},
+    ]
+
+
+def _best(own: Any, others: Sequence[Any], costs: Mapping[str, tuple[float, float]], size_bytes: int | None) -> Any:
     """The row with the least predicted seconds; among equals its own, then the first."""
 
     def seconds(row: Any) -> float:
         cost = costs.get(row.source_se)
         # A source that is not listed is never taken, and left as soon as there is another.
-        return math.inf if cost is None else cost[0] + cost[1] * (own.size_bytes or 0)
+        return math.inf if cost is None else cost[0] + cost[1] * (size_bytes or 0)
 
     return min((own, *others), key=seconds)

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from transfer_engine.model import Applied, Change, QueueId, Shift
 from transfer_engine.states import JOB_TERMINAL, Event, FileState, JobState, JobType, roll_up, step
 from transfer_engine.store.books import Books
+from transfer_engine.store.replicas import Heir, next_replica
 from transfer_engine.store.rows import dump_failure
 from transfer_engine.store.tables import HELD_AT, attempts, events, jobs, transfers
-from transfer_engine.submission import SOURCES_MAX
 
 DETAILS_REASON: Final = "One or more files failed. Please have a look at the details for more information"
 """FTS's reason of a job that did not finish cleanly; clients show it."""
@@ -170,8 +170,8 @@ class ApplyChanges:
         return Applied(won=True, shifts=tuple(shifts), state=after)
 
     def _activate(self, connection: Connection, change: Change, row: Any, work: _Work) -> list[Shift]:
-        following = _next_hop if row.job_type == JobType.MULTIHOP else next_replica
-        heir = following(connection, change.job_ref, change.file_id, row.file_index)
+        hops = row.job_type == JobType.MULTIHOP
+        heir = _next_hop(connection, change) if hops else next_replica(connection, change, row)
         after = step(FileState(heir.state), Event.ACTIVATE)
         # What this attempt left behind lies where the next replica is to go.
         connection.execute(
@@ -207,22 +207,9 @@ _HEIR: Final = select(
 )
 
 
-def _next_hop(connection: Connection, job_ref: int, file_id: int, _file_index: int) -> Any:
-    return connection.execute(_HEIR.where(transfers.c.id == file_id + 1, transfers.c.job_ref == job_ref)).one()
-
-
-def next_replica(connection: Connection, job_ref: int, file_id: int, file_index: int) -> Any:
-    """The next row of a file that is NOT_USED, which is there; some before it may have been cancelled."""
-    return connection.execute(
-        _HEIR.where(
-            transfers.c.id.between(file_id + 1, file_id + SOURCES_MAX - 1),
-            transfers.c.job_ref == job_ref,
-            transfers.c.file_index == file_index,
-            transfers.c.state == FileState.NOT_USED.value,
-        )
-        .order_by(transfers.c.id)
-        .limit(1)
-    ).one()
+def _next_hop(connection: Connection, change: Change) -> Heir:
+    at = (transfers.c.id == change.file_id + 1, transfers.c.job_ref == change.job_ref)
+    return Heir(*connection.execute(_HEIR.where(*at)).one())
 
 
 def _with_job_ended(applied: Applied) -> Applied:

@@ -32,6 +32,7 @@ from transfer_engine.model import (
     JobView,
     PlannedJob,
     Position,
+    QueueId,
     Reroute,
     Shift,
     StoredEvent,
@@ -269,9 +270,13 @@ class SqliteStore:
         """See `Store.kept`."""
         return await self._read(notes.kept_text, name)
 
-    async def choices(self, limit: int) -> list[Choice]:
+    async def choices(self, limit: int, after: tuple[QueueId, int] | None = None) -> list[Choice]:
         """See `Store.choices`."""
-        return await self._read(replicas.choices, limit)
+        return await self._read(replicas.choices, limit, after)
+
+    async def choice_behind(self, queue_id: QueueId, priority: int, after: FileId, limit: int) -> Choice | None:
+        """See `Store.choice_behind`."""
+        return await self._read(replicas.choice_behind, queue_id, priority, after, limit)
 
     async def prune_events(self, keep: int) -> None:
         """See `Store.prune_events`."""
