@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from transfer_engine.simulation.sharing import ROUNDING, Capacity, Group, share
+from transfer_engine.simulation.sharing import ROUNDING, Capacity, share
 
 FlowId = int
 _NEARLY_S: Final = 1e-6
@@ -190,7 +190,7 @@ class Network:
     def _share(self, now: float) -> None:
         lanes = sorted(self._busy)
         goodputs = [use.capacity.goodput(use.n) for use in self._uses]
-        groups = [Group(row.n, row.uses, row.limit_bytes_s) for row in map(self._lanes.__getitem__, lanes)]
+        groups = [(row.n, row.uses, row.limit_bytes_s) for row in map(self._lanes.__getitem__, lanes)]
         for use in self._uses:
             use.used_bytes_s = 0.0
         for lane, rate in zip(lanes, share(groups, goodputs), strict=True):

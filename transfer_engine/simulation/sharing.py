@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+Flows = tuple[int, tuple[int, ...], float]
+"""A `Group` without its name, for those who make many."""
+
 ROUNDING: Final = 1e-9
 """Relative difference that counts as none."""
 
@@ -52,62 +55,65 @@ class Capacity:
         return self.bytes_s / (1 + self.thrash * (n_flows / self.heads - 1))
 
 
-def share(groups: Sequence[Group], capacities: Sequence[float]) -> list[float]:
+def share(groups: Sequence[Group | Flows], capacities: Sequence[float]) -> list[float]:
     """The max-min fair rate of one flow of each group, bytes per second.
 
     Cost: O(m log m) for m uses of capacities by groups, whatever the number of flows.
     """
-    filling = _Filling(groups, capacities)
-    heap = filling.levels()
+    left, weight = list(capacities), [0] * len(capacities)
+    users: list[list[int]] = [[] for _ in capacities]
+    for index, (n, used, _) in enumerate(groups):
+        for capacity in used:
+            weight[capacity] += n
+            users[capacity].append(index)
+    filling = _Filling(groups, left, weight)
+    limits = sorted((limit, index) for index, (_, _, limit) in enumerate(groups) if limit < math.inf)
+    heap = [(left[c] / n, c) for c, n in enumerate(weight) if n]
+    heapq.heapify(heap)
+    met = 0
     while heap:
-        level, is_limit, index = heapq.heappop(heap)
-        if is_limit:
-            filling.fix(index, level)
+        level, capacity = heap[0]
+        reached = met
+        while reached < len(limits) and limits[reached][0] < level:
+            reached += 1
+        if reached > met:
+            filling.fix(limits[met:reached])
+            met = reached
+        heapq.heappop(heap)
+        if not weight[capacity]:
             continue
-        weight = filling.weight[index]
-        if not weight:
-            continue
-        current = filling.left[index] / weight
+        current = left[capacity] / weight[capacity]
         if current > level * (1 + 1e-12):
             # Others were fixed below their part of it: it fills later than thought.
-            heapq.heappush(heap, (current, False, index))
+            heapq.heappush(heap, (current, capacity))
             continue
-        for group in filling.users[index]:
-            filling.fix(group, level)
+        filling.fix([(level, index) for index in users[capacity]])
+    filling.fix(limits[met:])
     return filling.rates
 
 
 class _Filling:
     """What is fixed so far."""
 
-    def __init__(self, groups: Sequence[Group], capacities: Sequence[float]) -> None:
-        self.groups = groups
-        self.left = list(capacities)
-        self.weight = [0] * len(capacities)
-        self.users: list[list[int]] = [[] for _ in capacities]
+    def __init__(self, groups: Sequence[Group | Flows], left: list[float], weight: list[int]) -> None:
+        """Args: left, weight: of each capacity, what nobody has yet, and how many flows want it; both change."""
         self.rates = [math.inf] * len(groups)
         self._open = [True] * len(groups)
-        for index, group in enumerate(groups):
-            for capacity in group.capacities:
-                self.weight[capacity] += group.n
-                self.users[capacity].append(index)
+        self._groups = groups
+        self._left = left
+        self._weight = weight
 
-    def levels(self) -> list[tuple[float, bool, int]]:
-        """Where each capacity and each limit would stop the filling, as a heap."""
-        heap = [(self.left[c] / weight, False, c) for c, weight in enumerate(self.weight) if weight]
-        heap += [
-            (group.limit_bytes_s, True, i) for i, group in enumerate(self.groups) if group.limit_bytes_s < math.inf
-        ]
-        heapq.heapify(heap)
-        return heap
-
-    def fix(self, index: int, level: float) -> None:
-        if not self._open[index]:
-            return
-        self._open[index] = False
-        self.rates[index] = level
-        n, used, _ = self.groups[index]
-        taken = n * level
-        for capacity in used:
-            self.weight[capacity] -= n
-            self.left[capacity] = max(self.left[capacity] - taken, 0.0)
+    def fix(self, rows: Sequence[tuple[float, int]]) -> None:
+        """Groups stay at these levels, unless they were fixed before. Args: rows: (level, group)."""
+        groups, is_open, left, weight, rates = self._groups, self._open, self._left, self._weight, self.rates
+        for level, index in rows:
+            if not is_open[index]:
+                continue
+            is_open[index] = False
+            rates[index] = level
+            n, used, _ = groups[index]
+            taken = n * level
+            for capacity in used:
+                weight[capacity] -= n
+                rest = left[capacity] - taken
+                left[capacity] = rest if rest > 0.0 else 0.0  # noqa: FURB136 - the innermost loop: a call is dear
