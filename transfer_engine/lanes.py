@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from transfer_engine.shares import Account
@@ -173,13 +173,15 @@ class Site:
     """One destination and everybody who has transfers into it."""
 
     __slots__ = (
-        "_counter", "_square_s", "_sum_s", "clock", "horizon_s", "key", "n_open", "name", "promise", "queued", "room",
-        "vos",
+        "_counter", "_square_s", "_sum_s", "clock", "full", "horizon_s", "key", "n_open", "name", "promise", "queued",
+        "room", "vos",
     )  # fmt: skip
 
     def __init__(self, name: str, room: Room) -> None:
         self.name = name
         self.room = room
+        self.full = room.used >= room.limit
+        """There is no room for another transfer."""
         self.vos: dict[tuple[str, tuple[str, str]], VoNode] = {}
         """(VO, group of its shares) → node."""
         self.n_open = 0
@@ -195,6 +197,10 @@ class Site:
         self._sum_s = 0.0
         self._square_s = 0.0
         self._counter = 0
+
+    def note_room(self) -> None:
+        """What runs here, or how much may, has changed."""
+        self.full = self.room.used >= self.room.limit
 
     def learn(self, slot_s: float) -> None:
         """Take in how long a transfer held its slot."""
@@ -222,6 +228,18 @@ class Site:
         activity.n_open += 1
         vo.n_open += 1
         self.n_open += 1
+
+    def tidy(self, used: Set[Level]) -> None:
+        """Forget levels that no lane is in, and activities and VOs without any that hold nothing."""
+        for vo_key, vo in list(self.vos.items()):
+            for activity in list(vo.activities.values()):
+                for level in list(activity.levels.values()):
+                    if level not in used:
+                        del activity.levels[level.priority]
+                if not activity.levels and not activity.account.held:
+                    del vo.activities[activity.name]
+            if not vo.activities and not vo.account.held:
+                del self.vos[vo_key]
 
     def push(self, lane: Lane) -> None:
         """Put an open lane into its level's order, anew when its key has changed."""

@@ -161,14 +161,11 @@ class Room:
         site = self.first()
         if site is None or self.keys[site] >= below:
             return None
-        if site.room.used < site.room.limit:
+        if not site.full:
             return site
-        best = None
-        for other in self.parked:
-            into = other.room
-            if into.used < into.limit and self.keys[other] < below:
-                best, below = other, self.keys[other]
-        return best
+        able = [other for other in self.parked if not other.full]
+        best = min(able, key=self.keys.__getitem__, default=None)
+        return None if best is None or self.keys[best] >= below else best
 
     def wake(self, site: Site) -> list[Lane]:
         """Take a destination's lanes out."""

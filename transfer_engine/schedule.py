@@ -59,6 +59,7 @@ class Scheduler:
         self.lanes: dict[LaneKey, Lane] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._runnable: list[tuple[float, int, Site]] = []
+        self._measured: dict[Link, tuple[Room, ...]] = {}
         self._seq = 0
         self._clock = 0.0
         self._rates: dict[Link, float] = {}
@@ -186,6 +187,7 @@ class Scheduler:
         lane.n_held += 1
         for room in lane.rooms:
             room.used += 1
+        lane.site.note_room()
         for band in lane.bands:
             band.take(bytes_s)
         activity = lane.level.activity
@@ -200,6 +202,7 @@ class Scheduler:
             room.used -= 1
             if room.parked and room.used < room.limit:
                 self.turns.freed(room)
+        lane.site.note_room()
         for band in lane.bands:
             band.give_back(bytes_s)
             for waiting in band.wake():
@@ -212,14 +215,21 @@ class Scheduler:
     def learn(self, queue: Queue, slot_s: float, bytes_s: float) -> None:
         """How long a transfer held its slots, and how fast its bytes moved."""
         link = self.link(queue.source_se, queue.dest_se)
-        for place in (Place("in", queue.dest_se), Place("out", queue.source_se), Place("link", *_ends(link)), NODE):
-            self.room(place).learn(slot_s)
+        for room in self._measured_in(link):
+            room.learn(slot_s)
         self._site(queue.dest_se).learn(slot_s)
         kind = (link, queue.size_class)
         seen_s = self._slot_s.get(kind)
         self._slot_s[kind] = slot_s if seen_s is None else REMEMBER * seen_s + (1 - REMEMBER) * slot_s
         if bytes_s > 0:
             self._rates[link] = max(bytes_s, self._rates.get(link, 0.0) * 0.999)
+
+    def _measured_in(self, link: Link) -> tuple[Room, ...]:
+        rooms = self._measured.get(link)
+        if rooms is None:
+            places = Place("in", link.dest_se), Place("out", link.source_se), Place("link", *_ends(link))
+            rooms = self._measured[link] = (*map(self.room, places), self.node)
+        return rooms
 
     def slot_s(self, lane: Lane) -> float:
         """How long a transfer of a lane holds its slots, in seconds: its own kind's mean, or its link's."""
@@ -231,6 +241,8 @@ class Scheduler:
         room = self.room(place)
         before = room.limit
         room.cap(owner, cap)
+        if place.kind == "in" and place.name in self.sites:
+            self.sites[place.name].note_room()
         if room.limit > before:
             self._roomier(room)
         elif room.place.kind == "in" and room.place.name in self.sites:
@@ -272,7 +284,7 @@ class Scheduler:
 
     def _offer(self, site: Site) -> None:
         """Let a destination be looked at."""
-        if site.n_open and not site.queued and site.room.used < site.room.limit:
+        if site.n_open and not site.queued and not site.full:
             site.queued = True
             site.key = max(site.key, self._clock)
             self._seq += 1
@@ -282,7 +294,7 @@ class Scheduler:
         while self._runnable:
             site = heapq.heappop(self._runnable)[2]
             site.queued = False
-            if site.n_open and site.room.used < site.room.limit:
+            if site.n_open and not site.full:
                 self._clock = site.key
                 return site
         return None
@@ -353,17 +365,9 @@ class Scheduler:
         for key, lane in list(self.lanes.items()):
             if not lane.n_ready and not lane.n_held and lane.parked_in is None:
                 del self.lanes[key]
-        used = {id(lane.level) for lane in self.lanes.values()}
+        used = {lane.level for lane in self.lanes.values()}
         for name, site in list(self.sites.items()):
-            for vo_key, vo in list(site.vos.items()):
-                for activity in list(vo.activities.values()):
-                    for level in list(activity.levels.values()):
-                        if id(level) not in used:
-                            del activity.levels[level.priority]
-                    if not activity.levels and not activity.account.held:
-                        del vo.activities[activity.name]
-                if not vo.activities and not vo.account.held:
-                    del site.vos[vo_key]
+            site.tidy(used)
             if not site.vos and not site.queued:
                 del self.sites[name]
                 for room in self.rooms.values():

@@ -42,4 +42,5 @@ def check_site(site: Site) -> None:
                 assert level.n_open == len(valid)
         total += vo.n_open
     assert site.n_open == total
+    assert site.full == (site.room.used >= site.room.limit)
     assert site.n_open >= 0
