@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from transfer_engine.shares import Account
@@ -229,7 +230,7 @@ class Site:
         vo.n_open += 1
         self.n_open += 1
 
-    def tidy(self, used: Set[Level]) -> None:
+    def tidy(self, used: AbstractSet[Level]) -> None:
         """Forget levels that no lane is in, and activities and VOs without any that hold nothing."""
         for vo_key, vo in list(self.vos.items()):
             for activity in list(vo.activities.values()):
