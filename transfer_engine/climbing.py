@@ -64,6 +64,8 @@ class Climber:
         self._flushed = False
         self._first = True
         """No level below `base` was measured in this ramp."""
+        self._n_flat = 0
+        """Steps of this ramp that brought little and did no harm."""
         self._path: dict[int, float] = {}
         """Levels of this ramp, and their goodput."""
         self._search = Search(self.base, 0.0, 0)
@@ -146,7 +148,7 @@ class Climber:
     def begin(self, phase: Phase, target: int) -> None:
         """Go to `target` and look from there, nothing being known."""
         self.phase, self.target, self.base = phase, target, target
-        self.reference, self._first, self._odd, self._path = None, True, 0, {}
+        self.reference, self._first, self._odd, self._path, self._n_flat = None, True, 0, {}, 0
         self.restart()
 
     def _is_clean(self, generations: float, span_s: float = 0.0) -> bool:
@@ -195,7 +197,11 @@ class Climber:
             # Whoever cannot tell goes on: files of many sizes are mostly small, and these want many copies.
             part, ratio = 0.5, 1 + growth / 2
         if part < tuning.RISE:
-            return self._stop(sample, now, seen, before)
+            if ratio < 1 - SAME or self._n_flat >= tuning.RESERVE:
+                return self._stop(sample, now, seen, before)
+            # A pipe that is just full has gaps between copies, which spare ones fill.
+            self._n_flat += 1
+            part = 1.0
         # Long copies that are too many stay for long: where the growth slackens, steps get small.
         factor = (
             2.0
@@ -363,7 +369,7 @@ class Climber:
         self.levels.forget(self.size.decade or 0)
         self.probe_wait_s = self.settings.probe_s
         words = f"goodput rose from {rate_text(usual.rate)} to {rate_text(seen.rate)} with {self.target} all the time"
-        self.phase, self._first, self._path = Phase.RAMP, False, {self.target: seen.rate}
+        self.phase, self._first, self._n_flat, self._path = Phase.RAMP, False, 0, {self.target: seen.rate}
         cap = self.ceiling.cap(sample.highest, now)
         if self.target >= cap or not sample.waiting:
             return self._hold(now, self.target, seen, f"{words}: {self._cap_words(sample, now)}")

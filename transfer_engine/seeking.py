@@ -7,6 +7,8 @@ from typing import Final
 
 SAME: Final = 0.015
 """Relative difference of goodput that counts as none."""
+GAIN_FEWER: Final = 0.025
+"""What a step down has to bring."""
 GAIN_MIN, GAIN_MAX, GAIN_PART = 0.01, 0.03, 0.3
 """A step up has to bring this part of what it would bring if each copy were as fast as before, within bounds."""
 
@@ -49,7 +51,7 @@ class Search:
             part = GAIN_PART * (level - self.base) / self.base
             return self.rate * (1 + max(GAIN_MIN, min(GAIN_MAX, part)))
         # Spare copies show at once when there is room for more: fewer have to be better, not only as good.
-        return (1 + GAIN_MIN) * self.rate
+        return (1 + GAIN_FEWER) * self.rate
 
     def judge(self, level: int, rate: float, slack: float = 0.0) -> bool:
         """Take in a measurement, sure within `slack`; True: `level` is the base from now on."""

@@ -11,6 +11,8 @@ from transfer_engine.model import Place
 
 RISE, STEEP = 0.25, 0.85
 """Part of a proportional gain with which a large step is worth another one, and with which it may be as large."""
+RESERVE: Final = 1
+"""Large steps that are made although they bring little."""
 ODDLY_STEEP: Final = 1.3
 """More than proportional: the window saw an untypical part of copies that run in step."""
 FAR: Final = 0.85
