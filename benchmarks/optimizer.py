@@ -6,7 +6,8 @@ after a drop of capacity), is what 100 % means. The engine has only the scenario
 
 * *time to 90 %*: from the beginning to the end of the first 15 s in which goodput is at least 90 %;
 * *steady*: goodput over 100 % from minute 2 until the drop or the end;
-* *recovered*: the same as the first, from the moment the capacity changes.
+* *recovered*: the same as the first, from the moment the capacity changes;
+* *held*: goodput over 100 % from a minute after such a change until the next one or the end.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def points(scenario: Scenario, policy: str) -> Points:
     """Goodput at each sample."""
     series = simulate(scenario, build=POLICIES[policy]).series
     rows = [series.rates("goodput_bytes_s", link) for link in series.names("goodput_bytes_s")]
-    return list(zip(series.at_s, (sum(column) for column in zip(*rows, strict=True)), strict=True))
+    every = zip(series.at_s, [0.0, *series.at_s], (sum(column) for column in zip(*rows, strict=True)), strict=False)
+    # The end of a run may be the instant of its last sample: nothing happens in between.
+    return [(at, value) for at, before, value in every if at > before]
 
 
 def changes(name: str) -> list[float]:
@@ -108,6 +111,10 @@ def figures(name: str, by_limit: dict[int, Points], found: Points) -> dict[str, 
         "time_to_90_s": time_to(found, targets[0], *first),
         "steady": round(mean(found, WARM_S, first[1]) / targets[0], 4),
         "recovered_s": [time_to(found, target, *span) for span, target in zip(spans[1:], targets[1:], strict=True)],
+        "held": [
+            round(mean(found, begin + 60, end) / target, 4)
+            for (begin, end), target in zip(spans[1:], targets[1:], strict=True)
+        ],
         "points": [(at, round(value)) for at, value in found],
         "best_points": [(at, round(value)) for at, value in by_limit[limits[0]]],
     }

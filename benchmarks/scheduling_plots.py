@@ -50,12 +50,12 @@ def _makespans(results: dict[str, Any]) -> Any:
             if value > OVER_MAX:
                 axes.text(OVER_MAX, place, f" {value:.2f}", va="center", fontsize="x-small")
     axes.set_yticks(range(len(shown)), shown)
-    axes.invert_yaxis()
     axes.set_xlim(0.95, OVER_MAX + 0.1)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.axvline(1.05, color="black", linewidth=0.5, linestyle=":")
     axes.set_xlabel("makespan over its lower bound (dotted: 1.05)")
-    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.legend(fontsize="small", loc="upper right")
     return figure
 
 
@@ -73,12 +73,15 @@ def _shares(results: dict[str, Any]) -> Any:
         slots = {vo: values for vo, values in series["slots"].items() if any(values)}
         n = min((len(values) for values in slots.values()), default=0)
         hours = [at / 3600 for at in series["at_s"][:n]]
-        axes.stackplot(hours, [values[:n] for values in slots.values()], labels=list(slots), linewidth=0)
+        totals = [max(sum(column), 1e-9) for column in zip(*(values[:n] for values in slots.values()), strict=True)]
+        parts = [[v / t for v, t in zip(values, totals, strict=False)] for values in slots.values()]
+        axes.stackplot(hours, parts, labels=list(slots), linewidth=0)
+        axes.set_ylim(0, 1)
         axes.set_title(f"{name}: {POLICIES[policy]}", fontsize="small", loc="left")
         axes.set_xlabel("hours", fontsize="small")
         if index % len(POLICIES) == 0:
-            axes.set_ylabel("slots held")
-            axes.legend(fontsize="xx-small", frameon=False, ncols=2, loc="lower left")
+            axes.set_ylabel("part of the slots held")
+            axes.legend(fontsize="xx-small", ncols=2, loc="lower left")
     return figure
 
 

@@ -102,6 +102,7 @@ def test_optimizer_figures():
     assert found["best_limits"] == [4]
     assert found["time_to_90_s"] == 35.0
     assert found["steady"] == pytest.approx(0.98)
+    assert found["held"] == []
 
 
 def test_waits_of_the_lowest_priority_are_followed():
