@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
@@ -22,7 +22,7 @@ from transfer_engine.errors import EngineError, StoreUnavailable
 from transfer_engine.model import Applied, Assignment, Change, Cleaned, Failed, Failure, Outcome, Released, Unknown
 from transfer_engine.recovery import LOST, Probe
 from transfer_engine.retry import RetryPolicy
-from transfer_engine.states import FileState
+from transfer_engine.states import FileState, JobType
 from transfer_engine.store.api import Canceled, Store
 from transfer_engine.store.cancel import EXPIRED
 
@@ -48,6 +48,8 @@ class Driven:
     """Instant of its start."""
     moving: bool = False
     """Bytes have been seen to move."""
+    told_at: float = 0.0
+    """Instant of the last report of bytes."""
     n_moved: int = 0
     """Bytes of its finished copy."""
     failure: Failure | None = None
@@ -63,6 +65,10 @@ class Driven:
         # A task that is cancelled before its first step would end without one, and keep its slots for ever.
         if self.begun and self.task is not None:
             self.task.cancel("cancelled by the user")
+
+
+NextReplica = Callable[[Assignment], Mapping[str, Mapping[str, tuple[float, float]]] | None]
+"""What the replicas are worth that are left after a failed attempt, as in `Change.prefer`."""
 
 
 class Watcher(Protocol):
@@ -95,6 +101,7 @@ class Driver:
         self._watcher = watcher
         self.stopping = False
         """Whatever is cancelled from now on ends with the engine, not for a user."""
+        self.next_replica: NextReplica = lambda _order: None
 
     async def drive(self, driven: Driven, *, recovered: bool) -> None:
         """One transfer from claim to release of its slots."""
@@ -239,7 +246,10 @@ class Driver:
         if isinstance(outcome, Failed) and outcome.charge:
             n_excused = self._watcher.failed(driven, outcome.failure)
         try:
-            return settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, n_excused=n_excused)
+            change = settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, n_excused=n_excused)
+            if change.activate_next and order.job_type is JobType.REPLICAS:
+                return replace(change, prefer=self.next_replica(order))
+            return change  # noqa: TRY300 - what fails is caught for all of it
         except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
             failure = replace(self._broken(order, error), again=Again.NEVER)
             failed = Failed(failure=failure, clean=False, started_at=order.claimed_at)

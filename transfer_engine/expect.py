@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from transfer_engine.causes import BARRING
 from transfer_engine.driving import Driven
 from transfer_engine.model import FileId, FileView, Link, Position
 from transfer_engine.outlook import Foresight
@@ -48,12 +49,12 @@ def expected(
     for reason in reasons:
         if reason.code in ENDLESS and reason.until is None:
             return Expectation(unknown=ENDLESS[reason.code])
-    earliest = [now]
+    earliest = [now, *(reason.until for reason in reasons if reason.code in BARRING and reason.until is not None)]
     codes = {reason.code for reason in reasons}
     wait_s = None if key is None else foresight.start_s(key, position.n_before)
     if view.retry_at is not None:
         # It does not stand in its queue: it will be among the first there, being among the oldest.
-        earliest += [view.retry_at, *(reason.until for reason in reasons if reason.until is not None)]
+        earliest.append(view.retry_at)
         wait_s = wait_s or 0.0
     if position.dest_driven_by is not None:
         other = driven.get(position.dest_driven_by)
@@ -62,7 +63,7 @@ def expected(
             return Expectation(unknown=f"nobody knows when transfer {position.dest_driven_by} will end")
         earliest.append(end_at)
         wait_s = wait_s or 0.0
-    if not position.n_before and codes <= {Why.TURN}:
+    if not position.n_before and codes <= {Why.TURN, *BARRING}:
         wait_s = 0.0
     link = Link(view.source_se, view.dest_se)
     duration_s = foresight.duration_s(link, view.size_bytes)

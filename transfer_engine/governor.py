@@ -86,7 +86,8 @@ class Governor:
         if n_bytes is None:
             self._meter.copying(key, self._now())
             return
-        self._meter.marker(key, n_bytes, self._now())
+        driven.told_at = self._now()
+        self._meter.marker(key, n_bytes, driven.told_at)
         if n_bytes and not driven.moving:
             driven.moving = True
             link = self._board.link(order.queue)

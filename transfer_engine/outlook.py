@@ -52,6 +52,8 @@ class Foresight:
         self._now = now
         self._found: dict[LaneKey, Outlook] = {}
         self._made_at: float | None = None
+        self._n_closings = 0
+        """Of the scheduler when it was made: a ban that has gone since would be told for a while."""
         self._lock = asyncio.Lock()
         self._running: Callable[[], Collection[Driven]] = tuple
         self._threads = False
@@ -69,7 +71,8 @@ class Foresight:
         if not self._is_fresh():
             keys, loads = self._loads()
             now = self._now()
-            self._keep(keys, predict(loads, self._ceilings(now), self._shares), now)
+            n_closings = self._board.scheduler.n_closings
+            self._keep(keys, predict(loads, self._ceilings(now), self._shares), now, n_closings)
         return self._found
 
     async def fresh(self) -> Mapping[LaneKey, Outlook]:
@@ -80,16 +83,20 @@ class Foresight:
             if not self._is_fresh():
                 keys, loads = self._loads()
                 now = self._now()
-                ceilings = self._ceilings(now)
-                self._keep(keys, await asyncio.to_thread(predict, loads, ceilings, self._shares), now)
+                ceilings, n_closings = self._ceilings(now), self._board.scheduler.n_closings
+                found = await asyncio.to_thread(predict, loads, ceilings, self._shares)
+                self._keep(keys, found, now, n_closings)
         return self._found
 
     def _is_fresh(self) -> bool:
-        age_s = None if self._made_at is None else self._now() - self._made_at
-        return age_s is not None and 0 <= age_s < FRESH_S + FRESH_LANE_S * len(self._found)
+        if self._made_at is None or self._n_closings != self._board.scheduler.n_closings:
+            return False
+        age_s = self._now() - self._made_at
+        return 0 <= age_s < FRESH_S + FRESH_LANE_S * len(self._found)
 
-    def _keep(self, keys: list[LaneKey], found: list[Outlook], now: float) -> None:
+    def _keep(self, keys: list[LaneKey], found: list[Outlook], now: float, n_closings: int) -> None:
         self._found, self._made_at = dict(zip(keys, found, strict=True)), now
+        self._n_closings = n_closings
 
     def start_s(self, key: LaneKey, n_before: int) -> float | None:
         """Seconds from now until the transfer of a lane starts that has `n_before` before it; None: unknown.
@@ -113,7 +120,11 @@ class Foresight:
                 return None
             if outlook.finished_s is None or self.duration_s(lane.link, None) is None:
                 return None
-            last = max(last, outlook.finished_s - (self._now() - self._made_at) + self._late_s(lane))
+            spans = None if lane.n_ready > 0 else self._underway().get(_on_link(lane.link))
+            if spans is not None:
+                last = max(last, spans.left_s[-1])
+            else:
+                last = max(last, outlook.finished_s - (self._now() - self._made_at) + self._late_s(lane))
         return last
 
     def _late_s(self, lane: Lane) -> float:
@@ -123,7 +134,7 @@ class Foresight:
         """
         if any(room.limit <= 0 for room in lane.rooms):
             return 0.0
-        spans = self._underway().get(Place("link", lane.link.source_se, lane.link.dest_se))
+        spans = self._underway().get(_on_link(lane.link))
         return 0.0 if spans is None else sum(spans.left_s) / len(spans.left_s) - spans.whole_s / 2
 
     def _freed_s(self, lane: Lane, n_before: int) -> float:
@@ -145,7 +156,7 @@ class Foresight:
         if usual is not None:
             return usual
         underway = self._underway()
-        on_link = underway.get(Place("link", link.source_se, link.dest_se))
+        on_link = underway.get(_on_link(link))
         if on_link is not None:
             return on_link.whole_s
         ends = self._measures.out_of(link.source_se), self._measures.into(link.dest_se)
@@ -175,12 +186,15 @@ class Foresight:
         measures = self._measures.of(self._board.link(driven.order.queue))
         usual_s = None if measures is None else _of_size(measures, size_bytes)
         part = min(progress.bytes_done / size_bytes, 1.0) if size_bytes else 0.0
+        # Reports come every few seconds: what is left now is less than what was left at the last one.
+        spent_s, silent_s = (driven.told_at - driven.began_at, self._now() - driven.told_at) if part else (since_s, 0.0)
         if usual_s is not None and since_s <= OVERDUE * usual_s:
-            left_s = (1 - part) * (since_s + (1 - part) * usual_s) if part else max(usual_s - since_s, 0.0)
+            left_s = (1 - part) * (spent_s + (1 - part) * usual_s) if part else usual_s - since_s
         elif part >= TELLING:
-            left_s = since_s * (1 - part) / part
+            left_s = spent_s * (1 - part) / part
         else:
             return None
+        left_s = max(left_s - silent_s, 0.0)
         return since_s + left_s, left_s
 
     def _underway(self) -> Mapping[Place, _Spans]:
@@ -245,6 +259,10 @@ class Foresight:
             for place, weight in weights.items()
             if rates[place] > 0
         }
+
+
+def _on_link(link: Link) -> Place:
+    return Place("link", link.source_se, link.dest_se)
 
 
 def _load(lane: Lane, slot_s: float) -> Load:

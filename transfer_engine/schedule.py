@@ -67,6 +67,8 @@ class Scheduler:
         self._slot_s: dict[tuple[Link, int], float] = {}
         """(link, class of sizes) → mean seconds that a transfer holds its slots."""
         self.n_ready = 0
+        self.n_closings = 0
+        """How often a place was closed for all, or opened again."""
         self.first_caps: Callable[[Place], Iterable[tuple[str, Cap]]] = lambda _place: ()
         """Who caps a place that is seen for the first time, and how."""
 
@@ -241,6 +243,7 @@ class Scheduler:
         room = self.room(place)
         before = room.limit
         room.cap(owner, cap)
+        self.n_closings += (before <= 0) != (room.limit <= 0)
         if place.kind == "in" and place.name in self.sites:
             self.sites[place.name].note_room()
         if room.limit > before:

@@ -59,8 +59,8 @@ class Health:
         return self._take_in(link, vo, failure, now, began_at)
 
     def lost(self, link: Link, vo: str, failure: Failure, now: float, *, began_at: float) -> Changed:
-        """An attempt failed with its outcome unknown: it keeps its slots until it is `released`."""
-        return self._take_in(link, vo, failure, now, began_at)
+        """An attempt failed: it keeps its slots until it is `released`."""
+        return self._take_in(link, vo, failure, now, began_at, n_leaving=1)
 
     def released(self, link: Link, vo: str, now: float, *, began_at: float) -> Changed:
         """An attempt gave its slots back and tells nothing."""
@@ -161,10 +161,19 @@ class Health:
 
     # Inside
 
-    def _take_in(self, link: Link, vo: str, failure: Failure | None, now: float, began_at: float) -> Changed:
+    def _take_in(
+        self, link: Link, vo: str, failure: Failure | None, now: float, began_at: float, *, n_leaving: int = 0
+    ) -> Changed:
+        """`n_leaving`: so many of those that are counted as active are about to leave."""
         self._now = max(self._now, now)
         route = self._spots.route(link, vo)
-        more = self._succeed(route, now, began_at) if failure is None else self._fail(link, vo, failure, now, began_at)
+        if failure is None:
+            more = self._succeed(route, now, began_at)
+        else:
+            paused = [self._spots.at(place) for place in judge(link, vo, failure).pauses]
+            for spot in paused:
+                self._pause(spot, failure, now, max(spot.n_active - n_leaving, 0))
+            more = [*self._fail(link, vo, failure, now, began_at), *paused]
         return self._refresh([*route.used, *more])
 
     def _succeed(self, route: Route, now: float, began_at: float) -> Iterable[Spot]:
@@ -203,7 +212,6 @@ class Health:
                 spot = self._spots.at(place)
                 spot.circuit.answer(now, began_at=began_at)
                 more.append(spot)
-        more += [self._pause(self._spots.at(place), failure, now) for place in verdict.pauses]
         return more
 
     def _alone(self, blame: Blame, now: float) -> bool:
@@ -220,12 +228,12 @@ class Health:
         last, at, other_at = self._seen.get(endpoint, (partner, -math.inf, -math.inf))
         self._seen[endpoint] = (partner, now, other_at if partner == last else at)
 
-    def _pause(self, spot: Spot, failure: Failure, now: float) -> Spot:
+    def _pause(self, spot: Spot, failure: Failure, now: float, n_left: int) -> None:
+        """A storage asked to be spared while `n_left` others run there."""
         if spot.pause is None:
-            spot.pause = Pause(now, spot.n_active)
+            spot.pause = Pause(now, n_left)
         wait = min(max(failure.retry_after_s or 0.0, PAUSE_MIN_S), self._settings.pause_max_s)
-        spot.pause.refuse(now + wait, spot.n_active, failure.message)
-        return spot
+        spot.pause.refuse(now + wait, n_left, failure.message)
 
     def _try_links(self, endpoint: str, now: float) -> list[Spot]:
         """An endpoint is back: its links, closed along with it, need not wait out their own time."""
