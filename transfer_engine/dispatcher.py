@@ -87,7 +87,7 @@ class Dispatcher:
         self.foresight = Foresight(
             board=self.board, measures=self.governor.measures, shares=rules.shares, now=deps.clock.now
         )
-        self._driver = Driver(store=store, tools=tools, retry=rules.retry, deps=deps, watcher=self)
+        self.driver = Driver(store=store, tools=tools, retry=rules.retry, deps=deps, watcher=self)
         self._events_keep = rules.events_keep
         self._wake = asyncio.Event()
         self._timer = asyncio.Event()
@@ -132,7 +132,7 @@ class Dispatcher:
 
     def interrupt(self) -> None:
         """Whatever is cancelled from here on ends with the engine, not for a user."""
-        self._driver.stopping = True
+        self.driver.stopping = True
 
     async def _recover(self) -> None:
         """Drive what nobody drives: attempts of an earlier engine, remains of cancelled transfers."""
@@ -219,7 +219,7 @@ class Dispatcher:
         driven.progress.tell = partial(self.governor.told, driven)
         self.driven[order.file_id] = driven
         self.governor.started(driven)
-        driven.task = self._group.create_task(self._driver.drive(driven, recovered=recovered))
+        driven.task = self._group.create_task(self.driver.drive(driven, recovered=recovered))
 
     # What becomes of it (driving.Watcher)
 

@@ -100,6 +100,7 @@ class Engine:
             on_shifts=self._dispatcher.absorb,
         )
         self._dispatcher.duties.append(self._chooser)
+        self._dispatcher.driver.next_replica = self._chooser.next_replica
         self._dispatcher.foresight.follow(self._dispatcher.driven.values, threads=threads)
         self.explainer = Explainer(reader=reader, sight=self._dispatcher, now=deps.clock.now)
         """Why something does not move."""
@@ -230,7 +231,7 @@ class Engine:
             )
         planned = await self._plan(request)
         self.control.check(planned)
-        planned = self._chooser.arrange(planned)
+        planned = await self._chooser.arrange(planned)
         self._dispatcher.expect()
 
         def accepted(inserted: Inserted) -> None:

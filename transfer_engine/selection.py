@@ -25,6 +25,7 @@ Where nothing but speed counts, it is as good as the best, else it would never b
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +78,7 @@ class LinkView:
         overhead_s: what a transfer takes beside its bytes, where that is told apart.
         slot_s: mean seconds that a transfer holds its slot.
         start_s: seconds until a transfer that is queued now would start; infinite: never.
+        starts_s: starts per second of those that wait like this file; None: as the other figures say.
         blocked: nothing can start (ban, breaker).
     """
 
@@ -90,6 +92,7 @@ class LinkView:
     overhead_s: float = 0.0
     slot_s: float | None = None
     start_s: float = 0.0
+    starts_s: float | None = None
     blocked: bool = False
 
     @property
@@ -100,6 +103,8 @@ class LinkView:
     @property
     def start_rate(self) -> float:
         """Starts per second for those that wait, as far as can be told; positive."""
+        if self.starts_s is not None:
+            return self.starts_s
         if 0 < self.start_s < math.inf and self.ready:
             return self.ready / self.start_s
         return max(self.active, 1) / (self.slot_s or SLOT_S_DEFAULT)
@@ -171,25 +176,49 @@ def prefer(
     return table
 
 
-def n_movable(current: LinkView, views: Iterable[LinkView]) -> int:
-    """How many files of a queue may be moved at once: until the queues are as long as each other, in time.
+def spread(
+    strategy: str, current: LinkView, views: Iterable[LinkView], size_bytes: float, n_max: int
+) -> dict[str, int]:
+    """{source: n}: how many files that wait in one queue are to go where, of `n_max` that may.
 
-    Moving all of them to the one that is best now would make it the worst. Look again when they have moved.
-    Returns: 0: there is nowhere to go; else at least 1, as a source may be better for another reason than its queue.
+    Each takes the source that is best for it after those before it: moving all to the one that is best now
+    would make it the worst. Nobody moves for less than the margin of `prefer`, and all do where nothing starts.
+    Args: size_bytes: of a file that waits.
     """
-    others = sorted(
-        (view for view in views if not view.shut and view.source_se != current.source_se), key=lambda v: v.start_s
-    )
-    if not others or not current.ready:
-        return 0
-    best, room = others[0], float(current.ready)
-    if not current.shut:
-        gap_s = current.start_s - best.start_s
-        room = min(room, gap_s / (1 / current.start_rate + 1 / best.start_rate))
-    if len(others) > 1:
-        # A little beyond the second, so that equal ones are filled in turn and not one by one.
-        room = min(room, (others[1].start_s - best.start_s + LEAST["auto"]) * best.start_rate)
-    return max(int(room), 1)
+    others = [view for view in views if not view.shut and view.source_se != current.source_se]
+    n_left = min(n_max, current.ready)
+    if not others or n_left <= 0:
+        return {}
+    typical = _Typical.of([current, *others])
+
+    def cost(view: LinkView) -> float:
+        fixed, per_byte = _cost(strategy, view, typical)
+        return fixed + per_byte * size_bytes
+
+    def growth(view: LinkView) -> float:
+        return cost(view.queued(int(size_bytes))) - cost(view)
+
+    here, falls = (math.inf, 0.0) if current.shut else (cost(current), growth(current))
+    line = [(cost(view), place, growth(view)) for place, view in enumerate(others)]
+    heapq.heapify(line)
+    found: dict[str, int] = {}
+    while n_left:
+        there, place, grows = line[0]
+        if there + LEAST[strategy] >= here * (1 - MARGIN):
+            break
+        # Where nothing grows, one step is as good as all of them.
+        n = n_left if not grows and not falls else 1
+        source = others[place].source_se
+        found[source] = found.get(source, 0) + n
+        n_left -= n
+        here -= n * falls
+        heapq.heapreplace(line, (there + n * grows, place, grows))
+    return found
+
+
+def typical_bytes(views: Iterable[LinkView]) -> float:
+    """The length of a file of which nothing is known."""
+    return _Typical.of(views).file_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from transfer_engine.selection import (
     STRATEGIES,
     LinkView,
     check,
-    n_movable,
     order,
     prefer,
     rank,
+    spread,
 )
 
 rates = st.none() | st.floats(0, 1e10)
@@ -214,21 +214,39 @@ def test_a_blocked_source_is_left_without_a_margin() -> None:
     assert table["auto"] == rank("auto", [B])
 
 
-@given(views)
-def test_how_many_move_is_bounded_by_what_waits(seen: tuple[LinkView, ...]) -> None:
-    n = n_movable(seen[0], seen)
-    assert 0 <= n <= max(seen[0].ready, 0)
-    if any(not view.shut for view in seen[1:]) and seen[0].ready:
-        assert n >= 1
+@given(choosing, views, st.floats(0, 1e12), st.integers(0, 500))
+def test_how_many_move_is_bounded(strategy: str, seen: tuple[LinkView, ...], size: float, n_max: int) -> None:
+    moves = spread(strategy, seen[0], seen, size, n_max)
+    assert sum(moves.values()) <= min(n_max, seen[0].ready)
+    assert all(n > 0 for n in moves.values())
+    assert not {view.source_se for view in seen if view.shut} & set(moves)
+    assert seen[0].source_se not in moves
+    if seen[0].shut and any(not view.shut for view in seen):
+        assert sum(moves.values()) == min(n_max, seen[0].ready), "nothing starts here"
 
 
-def test_queues_are_as_long_as_each_other_after_a_move() -> None:
+def test_queues_are_about_as_long_as_each_other_after_a_move() -> None:
     here = LinkView(source_se="https://a", ready=1000, start_s=100.0)
     there = LinkView(source_se="https://b", ready=100, start_s=10.0)
-    n = n_movable(here, [here, there])
-    assert (1000 - n) / here.start_rate == pytest.approx((100 + n) / there.start_rate, rel=0.01)
-    assert n_movable(replace(here, blocked=True), [there]) == 1000
-    assert n_movable(here, [here, replace(there, blocked=True)]) == 0
+    n = spread("auto", here, [here, there], 0.0, 10_000)["https://b"]
+    assert (1000 - n) / here.start_rate * 0.8 == pytest.approx((100 + n) / there.start_rate + LEAST["auto"], abs=0.3)
+    assert spread("auto", replace(here, blocked=True), [there], 0.0, 10_000) == {"https://b": 1000}
+    assert spread("auto", here, [here, replace(there, blocked=True)], 0.0, 10_000) == {}
+
+
+def test_a_queue_that_is_shut_is_spread_over_all_others() -> None:
+    here = LinkView(source_se="https://a", ready=300, blocked=True)
+    others = [LinkView(source_se=f"https://{name}", starts_s=rate) for name, rate in (("b", 1.0), ("c", 2.0))]
+    moves = spread("auto", here, others, 1e9, 1000)
+    assert moves["https://b"] == pytest.approx(100, abs=2)
+    assert moves["https://c"] == pytest.approx(200, abs=2)
+
+
+def test_where_nothing_but_the_links_own_figure_counts_all_move() -> None:
+    here = LinkView(source_se="https://a", ready=300, success=0.3)
+    others = [LinkView(source_se="https://b", success=0.9), LinkView(source_se="https://c", success=0.8)]
+    assert spread("success", here, others, 1e9, 1000) == {"https://b": 300}
+    assert spread("success", others[1], [here, others[1]], 1e9, 1000) == {}
 
 
 def test_a_large_submission_is_spread_over_its_sources() -> None:

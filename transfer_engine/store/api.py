@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from transfer_engine.model import (
     Applied,
@@ -36,6 +36,9 @@ from transfer_engine.model import (
     StoredEvent,
 )
 from transfer_engine.states import FileState, JobState
+
+LOOKED_AT: Final = 100
+"""Transfers of a queue that are looked at to see what choice there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from transfer_engine.model import Choice, FileId, QueueId, Reroute, Shift
 from transfer_engine.states import FileState
+from transfer_engine.store.api import LOOKED_AT
 from transfer_engine.store.memory_rows import Bucket, Row, further_replicas
 from transfer_engine.store.memory_tables import Shifts, Tables
-from transfer_engine.store.replicas import LOOKED_AT
 
 
 def choices(tables: Tables, limit: int, after: tuple[QueueId, int] | None) -> list[Choice]:

@@ -12,6 +12,7 @@ from sqlalchemy.sql import Select, Subquery
 
 from transfer_engine.model import Change, Choice, FileId, QueueId, Reroute, Shift
 from transfer_engine.states import FileState
+from transfer_engine.store.api import LOOKED_AT
 from transfer_engine.store.books import Books, queue_of
 from transfer_engine.store.tables import CHOICE_SQL, queues, transfers
 from transfer_engine.store.tally import Tally
@@ -24,8 +25,6 @@ _EXCHANGE: Final = (
 )
 
 
-LOOKED_AT: Final = 100
-"""Transfers of a queue that are looked at to see what choice there is."""
 _KEY: Final = tuple_(transfers.c.queue_id, transfers.c.priority)
 _LEFT: Final = select(
     transfers.c.id,
