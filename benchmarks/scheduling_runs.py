@@ -142,7 +142,9 @@ class LowestPriority:
 def _series(result: Result) -> dict[str, Any]:
     """Goodput in all, and slots by VO, with few points."""
     series = result.series
-    step = max(len(series.at_s) // POINTS_MAX, 1)
+    # The end of a run may be the instant of its last sample: nothing happens in between.
+    n = len(series.at_s) - (series.at_s[-2:-1] == series.at_s[-1:])
+    step = max(n // POINTS_MAX, 1)
     goodput = _summed(series.rates("goodput_bytes_s", name) for name in series.names("goodput_bytes_s"))
     slots: dict[str, list[float]] = {}
     for name in series.names("service_slots"):
@@ -150,9 +152,9 @@ def _series(result: Result) -> dict[str, Any]:
         rates = series.rates("service_slots", name)
         slots[vo] = _summed([slots[vo], rates]) if vo in slots else rates
     return {
-        "at_s": series.at_s[step - 1 :: step],
-        "goodput_bytes_s": _thin(goodput, step),
-        "slots": {vo: _thin(values, step) for vo, values in slots.items()},
+        "at_s": series.at_s[:n][step - 1 :: step],
+        "goodput_bytes_s": _thin(goodput[:n], step),
+        "slots": {vo: _thin(values[:n], step) for vo, values in slots.items()},
     }
 
 
