@@ -14,8 +14,8 @@ from transfer_engine.reasons import Reason, Why
 from transfer_engine.schedule import LaneKey
 
 ENDLESS: Final[Mapping[Why, str]] = {
-    Why.BAN: "the ban has no end: somebody has to lift it",
-    Why.HELD: "the job is on hold: somebody has to resume it",
+    Why.BAN: "the ban has no end, somebody has to lift it",
+    Why.HELD: "the job is on hold, somebody has to resume it",
     Why.DRAINING: "the node starts nothing until it is told to work again",
     Why.STORE: "the database does not answer",
     Why.HOP: "it depends on the hop before",

@@ -287,7 +287,9 @@ def _usual_bytes(lane: Lane) -> float | None:
 
 
 def _of_size(measures: LinkMeasures, size_bytes: float | None) -> float | None:
-    """How long a transfer of so many bytes takes; of an unknown number: the mean."""
+    """How long a transfer of so many bytes takes, of an unknown number: the mean; None: none has finished."""
+    if measures.file_bytes is None:
+        return None
     line = None if size_bytes is None else measures.cost()
     if line is None or size_bytes is None:
         return measures.slot_s

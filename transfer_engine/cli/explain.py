@@ -16,8 +16,6 @@ from transfer_engine.cli.output import put, put_json, say, size, stop
 EXPECTED: Final = "a job id, a file id, JOB/FILE, a link (SRC DST, or SRC,DST) or a storage (scheme://host)"
 DECISIONS: Final = 5
 """Decisions of the optimizer that are printed."""
-ALIKE: Final = 3
-"""Transfers of a job with the same main reason that are printed one by one; of the others their number is."""
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ARROW: Final = re.compile(r"\s*(?:→|->|,)\s*")
@@ -66,22 +64,22 @@ async def explain(url: str, words: Sequence[str], *, as_json: bool) -> Exit:
 
 
 def _put_job(found: Mapping[str, Any]) -> None:
-    of_code: dict[str, list[Mapping[str, Any]]] = {}
+    kinds: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
     for one in found["transfers"]:
-        of_code.setdefault(one["code"], []).append(one)
-    if not of_code:
+        kinds.setdefault((one["code"], one["reasons"][0].get("subject")), []).append(one)
+    if not kinds:
         put(f"job {found['job_id']}: {printable(found['reason'])}")
         return
     n = found["open"]
     put(f"job {found['job_id']}, {found['job_state']}: {n} transfer{'' if n == 1 else 's'} not ended")
-    for code, alike in of_code.items():
-        for one in alike[:ALIKE]:
-            put("")
-            for line in lines_of(one):
-                put(line)
-        if len(alike) > ALIKE:
+    for (code, _), alike in kinds.items():
+        put("")
+        for line in lines_of(alike[0]):
+            put(line)
+        if len(alike) > 1:
             last = alike[-1]
-            put(f"  … and {len(alike) - ALIKE} more for the same kind of reason ({code}); the last {_when(last)}")
+            when = f"; the last {_when(last)}" if last["start_at"] or last["finish_at"] else ""
+            put(f"  … and {len(alike) - 1} more for the same kind of reason ({code}){when}")
     if found["left_out"]:
         say(f"{found['left_out']} more transfers are not looked at; ask for single ones: explain FILE_ID")
 
@@ -90,25 +88,35 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
     """One explanation for people."""
     state = f", {found['state']}" if "state" in found else ""
     yield printable(f"{found['subject']}{state}: {found['reason']}")
+    for name, text in _rows(found):
+        yield f"  {name:<9} {printable(text)}"
+
+
+def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    main, *others = found["reasons"]
     if "n_before" in found:
         n, n_bytes = found["n_before"], found["bytes_before"]
         before = f"{n} transfer{'' if n == 1 else 's'} before it" if n else "first of its queue"
-        yield f"  position  {before}" + (f" ({size(n_bytes)})" if n_bytes else "")
-    if "active" in found:
-        yield f"  now       {found['active']} running, {found['ready']} ready"
+        yield "position", before + (f" ({size(n_bytes)})" if n_bytes else "")
+    if found.get("known"):
+        yield "now", f"{found['active']} running, {found['ready']} ready"
     if found["start_at"] or found["finish_at"] or "unknown" in found:
-        yield f"  forecast  {_when(found)}"
+        yield "forecast", _when(found)
     if "deadline_in_s" in found:
-        yield f"  deadline  cancelled if it has not started {_in(found['deadline_in_s'])}"
-    if _has_numbers(found["reasons"][0]):
-        yield f"  used      {_limit(found['reasons'][0])}"
-    for reason in found["reasons"][1:]:
-        yield printable(f"  also      {reason['text']}{_kept(reason)}")
-    for place in found.get("places", ()):
-        limit = "no limit" if place["limit"] is None else f"of {place['limit']}"
-        yield printable(f"  place     {place['place']}: {place['used']} {limit}")
+        yield "deadline", f"it is cancelled if it still waits {_in(found['deadline_in_s'])}"
+    if main.get("limit") and "used" in main:
+        yield "used", _limit(main) + _kept(main)
+    elif main.get("transfers"):
+        yield "waiting", f"{main['transfers']} for this reason"
+    for reason in others:
+        if reason["code"] != "turn":
+            yield "also", f"{reason['text']}{_kept(reason)}"
+    if found.get("known"):
+        for place in found["places"]:
+            limit = "no limit" if place["limit"] is None else f"of {place['limit']}"
+            yield "place", f"{place['place']}: {place['used']} {limit}"
     for decision in found.get("decisions", ())[-DECISIONS:]:
-        yield printable(f"  optimizer {decision['at']} {decision['place']}: {_decided(decision)}")
+        yield "optimizer", f"{decision['at']} {decision['place']}: {_decided(decision)}"
 
 
 def _decided(decision: Mapping[str, Any]) -> str:
@@ -117,22 +125,18 @@ def _decided(decision: Mapping[str, Any]) -> str:
     return f"{change}: {decision['reason']}"
 
 
-def _has_numbers(reason: Mapping[str, Any]) -> bool:
-    return "limit" in reason and "used" in reason
-
-
 def _limit(reason: Mapping[str, Any]) -> str:
     if reason["code"] == "bandwidth":
         return f"{size(reason['used'])}/s of {size(reason['limit'])}/s"
     if reason["code"] == "running":
-        part = f" ({100 * reason['used'] / reason['limit']:.0f} %)" if reason["limit"] else ""
-        return f"{size(reason['used'])} of {size(reason['limit'])}{part}"
+        part = 100 * reason["used"] / reason["limit"]
+        return f"{size(reason['used'])} of {size(reason['limit'])} ({part:.0f} %)"
     return f"{reason['used']:g} of {reason['limit']:g}"
 
 
 def _kept(reason: Mapping[str, Any]) -> str:
     n = reason.get("transfers")
-    return f" ({n} wait for it)" if n else ""
+    return f" ({n} {'waits' if n == 1 else 'wait'} for it)" if n else ""
 
 
 def _when(found: Mapping[str, Any]) -> str:
