@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -118,18 +117,15 @@ class LinkViews:
         waits = [self._wait(key, lane, slot_s) for key, lane in lanes]
         start_s = max(waits)
         n_ready = sum(lane.n_ready for _, lane in lanes)
-        return start_s, n_ready / start_s if 0 < start_s < math.inf else rate
+        return start_s, n_ready / start_s if start_s > 0 else rate
 
     def _wait(self, key: LaneKey, lane: Lane, slot_s: float) -> float:
         """How long who comes last waits; the forecast may be older than those who wait now."""
         outlook = self._outlooks.get(key)
-        if outlook is None:
+        if outlook is None or outlook.drained_s is None:
+            # Not foreseen yet; or it waits for what all sources wait for, as a drained node.
             return lane.n_ready * slot_s / max(lane.n_held, 1)
-        if outlook.drained_s is None:
-            return math.inf
-        if outlook.last_rate <= 0:
-            return outlook.drained_s
-        start_s = start_of(outlook, lane.n_ready)
+        start_s = start_of(outlook, lane.n_ready) if outlook.last_rate > 0 else None
         return outlook.drained_s if start_s is None else start_s
 
 

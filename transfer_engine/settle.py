@@ -52,7 +52,8 @@ def decide(
                     Event.RETRY,
                     now,
                     failure=outcome.failure,
-                    retry_at=again_at,
+                    # What is known to be in trouble is closed: another replica may be chosen at once.
+                    retry_at=None if _may_come_from_elsewhere(order, outcome.failure) else again_at,
                     started_at=outcome.started_at,
                     dest_owned=not outcome.clean,
                 )
@@ -101,6 +102,10 @@ def _failed(order: Assignment, outcome: Failed, now: float, policy: RetryPolicy,
 def _passing_at_destination(failure: Failure) -> bool:
     """Whether it is the destination's trouble and may pass: no reason to spend a replica on it."""
     return failure.scope is Scope.DESTINATION and failure.again in {Again.SOON, Again.LATE}
+
+
+def _may_come_from_elsewhere(order: Assignment, failure: Failure) -> bool:
+    return failure.scope is not Scope.DESTINATION and _another_replica(order, failure)
 
 
 def _another_replica(order: Assignment, failure: Failure) -> bool:
