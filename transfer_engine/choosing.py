@@ -163,7 +163,7 @@ class Chooser:
     async def _pages(self, choices: Sequence[Choice]) -> list[tuple[Choice, FileId]]:
         """Pages behind the oldest files of queues, and what they are behind; each queue in its turn."""
         heads = {(choice.queue.id, choice.priority): choice.last for choice in choices if choice.n >= LOOKED_AT}
-        turns = [key for key in self._behind if key in heads] + [key for key in heads if key not in self._behind]
+        turns = [key for key in heads if key not in self._behind] + [key for key in self._behind if key in heads]
         found = []
         for key in turns[:PAGES_MAX]:
             after = max(self._behind.pop(key, heads[key]), heads[key])
