@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,11 +57,9 @@ class Run:
         self.now = 0.0
         self.ends: list[tuple[float, int, Queue, int, float]] = []
         self.starts: list[Started] = []
-        self.slot_s: Counter[str] = Counter()
+        self.slot_s: defaultdict[str, float] = defaultdict(float)
         """`VO`, `VO/activity`, `source>destination` → slot-seconds so far."""
         self.held: Counter[str] = Counter()
-        self.free_s = 0.0
-        """The node's slots, for the time that transfers waited while they were free."""
 
     def backlog(self, queue: Queue, priority: int = 3, n: int = ENDLESS) -> None:
         """Submit."""
