@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from tests.service import file, running_service
 from transfer_engine.board import Board
 from transfer_engine.choosing import CHOICES_MAX, EVERY_S, PAGE_MAX, PAGES_MAX, RARELY_S, Chooser
 from transfer_engine.config import Limits, Shares
@@ -18,6 +19,7 @@ from transfer_engine.measures import Measures
 from transfer_engine.model import Cap, Choice, FileId, Link, Place, Queue, QueueId, Reroute, Shift
 from transfer_engine.outlook import Foresight
 from transfer_engine.reasons import Reason, Why
+from transfer_engine.selection import STRATEGIES
 from transfer_engine.shares import ShareTable
 from transfer_engine.store.api import LOOKED_AT, Store
 
@@ -239,3 +241,24 @@ def test_a_busy_source_has_no_slot_at_once() -> None:
     for _ in range(4):
         world.board.scheduler.hold(_queue(1), 3, 0.0)
     assert world.view("https://a", 0) >= 25
+
+
+# Over REST
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("strategy", STRATEGIES)
+async def test_the_job_service_takes_every_strategy_of_fts(strategy: str) -> None:
+    async with running_service() as service:
+        one = file(0, selection_strategy=strategy) | {"sources": ["https://a.example/f", "https://b.example/f"]}
+        job_id = await service.submit(one)
+        _, files = await service.call("GET", f"/jobs/{job_id}/files")
+        assert [found["selection_strategy"] for found in files] == [strategy, strategy]
+        assert [found["file_state"] for found in files] == ["SUBMITTED", "NOT_USED"]
+
+
+@pytest.mark.asyncio
+async def test_the_job_service_refuses_other_names_in_ftss_words() -> None:
+    async with running_service() as service:
+        status, answer = await service.call("POST", "/jobs", {"files": [file(0, selection_strategy="dice")]})
+        assert (status, answer["message"]) == (400, "dice algorithm is not supported by Scheduler")
