@@ -16,7 +16,7 @@ from transfer_engine.schedule import LaneKey
 ENDLESS: Final[Mapping[Why, str]] = {
     Why.BAN: "the ban has no end, somebody has to lift it",
     Why.HELD: "the job is on hold, somebody has to resume it",
-    Why.DRAINING: "the node starts nothing until it is told to work again",
+    Why.DRAINING: "the node starts nothing now",
     Why.STORE: "the database does not answer",
     Why.HOP: "it depends on the hop before",
     Why.REPLICA: "it is needed only if the other replica fails",

@@ -212,7 +212,7 @@ class Explainer:
 
     async def links(self) -> dict[Link, LinkOutlook]:
         """Of each link with work: what keeps most of it back, when its next transfer starts, when all is done."""
-        return (await self._places()).outlooks()
+        return await (await self._places()).outlooks()
 
     async def _places(self) -> PlaceExplainer:
         sight = self._sight

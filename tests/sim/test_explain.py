@@ -566,7 +566,7 @@ def test_a_draining_node() -> None:
         assert found.reasons[0].code is Why.DRAINING
         assert found.text.startswith("this node is draining by order of bob since 2023-11-14T22:13:20Z")
         assert found.start_at is None
-        assert found.unknown == "the node starts nothing until it is told to work again"
+        assert found.unknown == "the node starts nothing now"
         assert (await engine.explainer.link(Link(A, B))).reasons[0].code is Why.DRAINING
 
     play(scenario)

@@ -89,7 +89,7 @@ async def test_a_job():
             job_id,
         )
         assert (first["start_at"], first["start_in_s"]) == (None, None)
-        assert first["unknown"] == "the node starts nothing until it is told to work again"
+        assert first["unknown"] == "the node starts nothing now"
         status, found = await service.get(f"/jobs/{job_id}/explain?limit=1")
         assert (status, len(found["transfers"]), found["left_out"]) == (200, 1, 2)
 
