@@ -44,24 +44,24 @@ class LinkViews:
         for key, lane in board.scheduler.lanes.items():
             if lane.n_ready > 0:
                 self._lanes.setdefault((lane.link.source_se, lane.link.dest_se), []).append((key, lane))
-        self._made: dict[tuple[str, Wanted], LinkView] = {}
+        self._made: dict[tuple[str, str], dict[Wanted, LinkView]] = {}
         self._more: dict[tuple[str, str], int] = {}
         """Link → files that were decided to go there and are not on the board yet."""
 
     def of(self, source_se: str, wanted: Wanted) -> LinkView:
         """The link from one source."""
-        key = (source_se, wanted)
-        view = self._made.get(key)
+        made = self._made.setdefault((source_se, wanted.dest_se), {})
+        view = made.get(wanted)
         if view is None:
-            view = self._made[key] = self._view(source_se, wanted)
+            view = made[wanted] = self._view(source_se, wanted)
         return view
 
     def queued(self, source_se: str, wanted: Wanted, n: int, size_bytes: float) -> None:
         """So many files have been decided to go there."""
-        for key, view in self._made.items():
-            if key[0] == source_se and key[1].dest_se == wanted.dest_se:
-                self._made[key] = _longer(view, n, size_bytes, same=key[1] == wanted)
         link = (source_se, wanted.dest_se)
+        made = self._made.setdefault(link, {})
+        for other, view in made.items():
+            made[other] = _longer(view, n, size_bytes, same=other == wanted)
         self._more[link] = self._more.get(link, 0) + n
 
     def _view(self, source_se: str, wanted: Wanted) -> LinkView:
