@@ -8,6 +8,7 @@ A level counts only what ran at it: judging waits until the number active has co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from transfer_engine import tuning
 from transfer_engine.config import OptimizerSettings
@@ -69,6 +70,11 @@ class Climber:
         self._path: dict[int, float] = {}
         """Levels of this ramp, and their goodput."""
         self._search = Search(self.base, 0.0, 0)
+        self._harmed: Seen | None = None
+        """What was seen at the level that seemed to do harm."""
+        self._tried = 0
+        """That level."""
+        self._search_base = self.base
         self._search_at = self._search_rate = 0.0
         self._lost_s = 0.0
         """What the trials of this search cost, in seconds of all the goodput."""
@@ -105,11 +111,13 @@ class Climber:
         decade = self.size.decade or 0
         words = f"the mean size went from about {_size_text(before)} to {_size_text(decade)}"
         best = self.levels.best(decade, now)
+        if best is None and self.target >= sample.highest and (self.place.kind == "link" or decade < before + 2):
+            best = sample.highest
         if best is not None:
-            words, level = f"{words}, for which {best} was best", max(sample.lowest, min(best, sample.highest))
+            words, level = f"{words}, for which {best} is good", max(sample.lowest, min(best, sample.highest))
             self.begin(Phase.HOLD, self.target)
             return self._hold(now, level, None, words)
-        larger = decade > before and self.place.kind != "link"
+        larger = decade > before + 1 and self.place.kind != "link"
         self.begin(Phase.HOLD if larger else Phase.RAMP, self.target)
         self._look_down = larger
         return None
@@ -129,6 +137,8 @@ class Climber:
                 return self._judge_ramp(sample, now)
             case Phase.DESCEND:
                 return self._judge_descent(sample, now)
+            case Phase.CHECK:
+                return self._judge_check(sample, now)
             case Phase.SEEK:
                 return self._judge_trial(sample, now)
             case Phase.HOLD:
@@ -185,39 +195,25 @@ class Climber:
         if before is None:
             self._remember(seen, now)
             return self._rise(sample, now, 2.0, f"goodput is {rate_text(seen.rate)} with {self.target}")
-        ratio, slack, growth = seen.ratio(before), seen.slack(before), self.target / self.base - 1
-        part, at_most = (ratio - 1) / growth, (ratio * (1 + slack) - 1) / growth
+        ratio, slack = seen.ratio(before), seen.slack(before)
+        best = max(self._path.values(), default=before.rate)
+        harm = seen.rate * (1 + slack) < (1 - tuning.HARM) * best
         # Copies that began earlier also report for the time when each had more: the ratio is at most this.
-        quick = not self._flushed and (tuning.STEEP <= part <= tuning.ODDLY_STEEP or ratio * (1 + slack) < 1 - SAME)
+        quick = not self._flushed and (not harm or ratio * (1 + slack) < 1 - SAME)
         if not quick and not self._is_clean(1):
             return None
-        if part < tuning.RISE <= at_most:
-            if self.window.span_s < tuning.RAMP_MAX_S:
-                return None
-            # Whoever cannot tell goes on: files of many sizes are mostly small, and these want many copies.
-            part, ratio = 0.5, 1 + growth / 2
-        if part < tuning.RISE:
-            if ratio < 1 - SAME or self._n_flat >= tuning.RESERVE:
-                return self._stop(sample, now, seen, before)
-            # A pipe that is just full has gaps between copies, which spare ones fill.
-            self._n_flat += 1
-            part = 1.0
-        # Long copies that are too many stay for long: where the growth slackens, steps get small.
-        factor = (
-            2.0
-            if tuning.STEEP <= part <= tuning.ODDLY_STEEP
-            else min(2.0, max(ratio, 1.25))
-            if seen.copy_s < tuning.SHORT_S
-            else 1.25
-        )
+        if harm:
+            return self._stop(now, seen, before)
+        # Copies that bring nothing do no harm either, and small files among large ones want them.
         self._remember(seen, now)
         self._first = False
         taken = taken_from(before, seen)
-        return self._rise(sample, now, factor, f"{went(before, seen, self.base, self.target)}{taken}")
+        return self._rise(sample, now, 2.0, f"{went(before, seen, self.base, self.target)}{taken}")
 
     def _rise(self, sample: Sample, now: float, factor: float, words: str) -> Adjustment | None:
         seen, cap = self.window.seen(), self.ceiling.cap(sample.highest, now)
         if self.target >= cap:
+            self.probe_wait_s = self.settings.probe_s
             return self._hold(now, min(self.target, cap), seen, f"{words}: {self._cap_words(sample, now)}")
         if not sample.waiting:
             self.window = Window()
@@ -234,13 +230,32 @@ class Climber:
             return f"{self.ceiling.level} were too many, not tried again for {self.ceiling.until - now:.0f} s"
         return f"{sample.highest} is the configured limit"
 
-    def _stop(self, sample: Sample, now: float, seen: Seen, before: Seen) -> Adjustment | None:
-        """The last step up brought nothing."""
+    def _stop(self, now: float, seen: Seen, before: Seen) -> Adjustment | None:
+        """The last step up did harm, or something else did: go back and see."""
+        base = self.base
+        best = max(self._path, key=lambda level: (self._path[level], level), default=base)
+        if best != base and self._path[best] > before.rate:
+            self.base, self.reference = best, replace(before, rate=self._path[best])
+            before, base = self.reference, best
         self._remember(seen, now)
-        tried, base, ratio = self.target, self.base, seen.ratio(before)
-        words = went(before, seen, base, tried)
-        if (elsewhere := bottleneck(before, seen)) is not None:
-            return self._hold(now, tried, seen, f"{words}, {elsewhere}: keep {tried}")
+        words = went(before, seen, base, self.target)
+        self.phase, self._harmed, self._tried = Phase.CHECK, seen, self.target
+        return self._go(base, now, f"{words}: {base} again, to see whether that is why", seen)
+
+    def _judge_check(self, sample: Sample, now: float) -> Adjustment | None:
+        """Back at the level before the one that did harm: is it as good as it was?"""
+        seen, before, harmed = self.window.seen(), self.reference, self._harmed
+        assert before is not None, "a check follows a step that was measured"
+        assert harmed is not None, "and that did harm"
+        if not self._is_clean(1):
+            return None
+        self._remember(seen, now)
+        tried, base, ratio = self._tried, self.target, harmed.ratio(before)
+        words = went(harmed, seen, tried, base)
+        if seen.rate * (1 + seen.slack(before)) < harmed.rate + tuning.BACK * (before.rate - harmed.rate):
+            self.phase, self.reference, self._path = Phase.RAMP, seen, {}
+            return self._go(tried, now, f"{words}, which is not the number's doing: try {tried}", seen)
+        self.base = base
         if ratio < 1 - tuning.FALL and self._first and base > sample.lowest:
             self.phase, self._doubtful = Phase.DESCEND, False
             after = max(base // 2, sample.lowest)
@@ -273,7 +288,7 @@ class Climber:
         """Look around the base in steps of `step`."""
         assert self.reference is not None, "a search starts from a level that was measured"
         self.phase, self._search_at, self._lost_s = Phase.SEEK, now, 0.0
-        self._search_rate = self.reference.rate
+        self._search_rate, self._search_base = self.reference.rate, self.base
         up_only = self.place.kind == "link"
         self._search = Search(self.base, self.reference.rate, step, up_only=up_only, seen=dict(known))
         return self._next_trial(sample, now, self.reference, words)
@@ -284,7 +299,7 @@ class Climber:
         if level is not None:
             return self._go(level, now, f"{words}: try {level}", seen)
         found = self._search
-        gained = found.rate > (1 + tuning.GAIN) * self._search_rate
+        gained = found.rate > (1 + tuning.GAIN) * self._search_rate or found.base > self._search_base
         self.probe_wait_s = self.settings.probe_s if gained else 2 * self.probe_wait_s
         self.probe_wait_s = min(max(self.probe_wait_s, self._lost_s / tuning.COST_SHARE), self.settings.probe_max_s)
         return self._hold(now, found.base, self.reference, f"{words}: {found.base} is best")
@@ -323,6 +338,10 @@ class Climber:
         seen, usual = self.window.seen(), self.reference
         self.window = Window()
         self._remember(seen, now)
+        if self.target >= sample.highest and not self._look_down:
+            # Nothing that can be won: all that is allowed runs and has done no harm.
+            self.reference = seen
+            return None
         if usual is None:
             self.reference = seen
             if self._look_down and self.target > sample.lowest:

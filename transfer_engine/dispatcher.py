@@ -311,6 +311,12 @@ class Dispatcher:
 
     async def _on_time(self, now: float) -> None:
         self.governor.on_time(now)
+        while self.governor.recovered:
+            endpoint = min(self.governor.recovered)
+            shifts = await self._store.hasten(endpoint, PROMOTE_MAX)
+            self.absorb(shifts)
+            if sum(shift.n_ready for shift in shifts) < PROMOTE_MAX:
+                self.governor.recovered.discard(endpoint)
         for duty in self.duties:
             due_at = duty.next_change_at()
             if due_at is not None and due_at <= now:

@@ -50,6 +50,8 @@ class Driven:
     """Bytes have been seen to move."""
     told_at: float = 0.0
     """Instant of the last report of bytes."""
+    idle: bool = False
+    """Its attempt was lost: it holds its slots and moves nothing."""
     n_moved: int = 0
     """Bytes of its finished copy."""
     failure: Failure | None = None

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.metering import Sample
 
+NO_HARM: Final = 0.1
+"""Part of the goodput by which more copies may seem worse without it being their doing."""
 CLASSES_MAX: Final = 8
 LEVELS_MAX: Final = 24
 LONG, SEVERAL = 6, 2
@@ -262,9 +264,10 @@ class Levels:
         return {level: rate for level, (rate, at) in levels.items() if now - at <= self.memory_s}
 
     def best(self, size_class: int, now: float) -> int | None:
-        """The level with the highest goodput; of equal ones the higher."""
+        """The highest level that does no harm against the best of them."""
         levels = self.fresh(size_class, now)
-        return max(levels, key=lambda level: (levels[level], level)) if levels else None
+        most = max(levels.values(), default=0.0)
+        return max((level for level, rate in levels.items() if rate >= (1 - NO_HARM) * most), default=None)
 
 
 @dataclass(slots=True)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from protocols.errors import Phase, Scope
 from transfer_engine.board import Board
-from transfer_engine.climbing import Adjustment
 from transfer_engine.driving import Driven
 from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
 from transfer_engine.measures import Measures
 from transfer_engine.metering import End, Meter
-from transfer_engine.model import Cap, Change, Done, Failed, Failure, FileId, Outcome, Place, Unknown
+from transfer_engine.model import Cap, Change, Done, Failed, Failure, FileId, Link, Outcome, Place, Unknown
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.reasons import Reason, Why
 
@@ -55,11 +55,19 @@ class Governor:
         self._look_at: float | None = None
         self._ordered: Mapping[Place, Cap] = {}
         self._excused: dict[FileId, int] = {}
+        self._idle: dict[Place, int] = {}
+        """Place → transfers that hold slots while the outcome of their lost attempt is looked for."""
+        self._words: dict[Place, str] = {}
+        """Place → why the optimizer chose its present target."""
+        self._shut: set[Place] = set()
+        """Places that a breaker or a pause has closed."""
+        self.recovered: set[str] = set()
+        """Endpoints that work again: those who wait for a retry there need not wait for longer."""
         board.scheduler.first_caps = self._first_caps
 
     def _first_caps(self, place: Place) -> Iterable[tuple[str, Cap]]:
         """Caps of a place that the scheduler sees for the first time."""
-        if place.kind in OPTIMIZED and (cap := self._optimized(place, None)) is not None:
+        if place.kind in OPTIMIZED and (cap := self._optimized(place)) is not None:
             yield "optimizer", cap
         if (trouble := self.health.cap(place)) is not None:
             yield "health", trouble
@@ -116,6 +124,9 @@ class Governor:
             driven.failure = outcome.failure
             changed = self.health.lost(link, order.queue.vo, outcome.failure, self._now(), began_at=driven.began_at)
             self._apply(changed)
+            self._meter.lost((order.file_id, order.epoch), self._now())
+            self._idles(link, 1)
+            driven.idle = True
         driven.outcome = outcome
         if isinstance(outcome, Failed) and change.charge:
             self._excused.pop(driven.order.file_id, None)
@@ -131,6 +142,8 @@ class Governor:
         else:
             changed = self.health.released(link, order.queue.vo, now, began_at=driven.began_at)
         self._apply(changed)
+        if driven.idle:
+            self._idles(link, -1)
         end, scope = _end_of(driven)
         self._meter.ended((order.file_id, order.epoch), end, driven.n_moved, now, scope)
         if done or isinstance(outcome, Failed):
@@ -149,9 +162,16 @@ class Governor:
         self._wake()
 
     def _apply(self, changed: frozenset[Place]) -> None:
+        for place in sorted(changed):
+            cap = self.health.cap(place)
+            if cap is None or cap.limit > 1:
+                if place in self._shut:
+                    self._shut.discard(place)
+                    self.recovered |= {name for name in (place.name, place.other) if "://" in name}
+            elif cap.limit == 0:
+                self._shut.add(place)
+            self._board.scheduler.cap(place, "health", cap)
         if changed:
-            for place in sorted(changed):
-                self._board.scheduler.cap(place, "health", self.health.cap(place))
             self._wake()
 
     def _bounds(self, place: Place) -> tuple[int, int]:
@@ -161,25 +181,34 @@ class Governor:
     def _waiting(self, place: Place) -> int:
         return self._board.scheduler.room(place).pending
 
-    def _optimized(self, place: Place, adjustment: Adjustment | None) -> Cap | None:
+    def _idles(self, link: Link, n: int) -> None:
+        """So many more transfers hold slots without moving anything: they do not count as copies that run."""
+        for place in (
+            Place("in", link.dest_se),
+            Place("out", link.source_se),
+            Place("link", link.source_se, link.dest_se),
+        ):
+            self._idle[place] = self._idle.get(place, 0) + n
+            if not self._idle[place]:
+                del self._idle[place]
+            self._board.scheduler.cap(place, "optimizer", self._optimized(place))
+
+    def _optimized(self, place: Place) -> Cap | None:
         lowest, highest = self._bounds(place)
         target = self.optimizer.target(place, lowest, highest)
-        if target >= highest:
+        limit = target + self._idle.get(place, 0)
+        if limit >= highest:
             return None
-        why = adjustment.reason if adjustment is not None else "nothing is known of it yet, so it begins with few"
-        return Cap(
-            target,
-            Reason(
-                code=Why.OPTIMIZER,
-                text=f"the optimizer lets {target} run at a time ({place}): {why}",
-                subject=str(place),
-            ),
-        )
+        why = self._words.get(place, "nothing is known of it yet, so it begins with few")
+        text = f"the optimizer lets {target} run at a time ({place}): {why}"
+        return Cap(limit, Reason(code=Why.OPTIMIZER, text=text, subject=str(place)))
 
     # Time
 
     def next_at(self) -> float | None:
-        """When `on_time` has something to do."""
+        """When `on_time` has something to do, or `recovered` is to be looked at."""
+        if self.recovered:
+            return -math.inf
         at = self.health.next_change_at()
         if self._look_at is None:
             return at
@@ -199,7 +228,8 @@ class Governor:
         for adjustment in self.optimizer.observe(samples, now):
             if adjustment.after != adjustment.before:
                 log.info("optimizer", extra={"place": str(adjustment.place), "reason": adjustment.reason})
-            self._board.scheduler.cap(adjustment.place, "optimizer", self._optimized(adjustment.place, adjustment))
+            self._words[adjustment.place] = adjustment.reason
+            self._board.scheduler.cap(adjustment.place, "optimizer", self._optimized(adjustment.place))
             changed = True
         self._look_at = now + self.optimizer.pace() if samples else None
         if changed:

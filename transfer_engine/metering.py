@@ -78,6 +78,7 @@ class _Copy:
     reported_at: float
     moved_bytes: int = 0
     copying_since: float | None = None
+    lost: bool = False
 
 
 @dataclass(slots=True)
@@ -160,6 +161,14 @@ class Meter:
             self._first(copy, now)
             self._report(copy, moved_bytes, now)
 
+    def lost(self, key: Key, now: float) -> None:
+        """Nobody knows how it ended: until that is clear it holds its slots and moves nothing."""
+        copy = self._copies.get(key)
+        if copy is not None and not copy.lost:
+            copy.lost = True
+            for tally in copy.places:
+                tally.change(-1, now)
+
     def ended(self, key: Key, end: End, moved_bytes: int, now: float, scope: Scope | None = None) -> None:
         """It has been settled and its slots are free; `moved_bytes` in all, `scope` of its failure."""
         copy = self._copies.pop(key, None)
@@ -170,7 +179,8 @@ class Meter:
             self._report(copy, max(moved_bytes, copy.moved_bytes), now)
         blamed = _BLAMED.get(scope, (_OUT, _IN, _LINK)) if scope is not None else (_OUT, _IN, _LINK)
         for index, tally in enumerate(copy.places):
-            tally.change(-1, now)
+            if not copy.lost:
+                tally.change(-1, now)
             tally.n_finished += end is End.FINISHED
             if index in blamed:
                 tally.n_overloads += end is End.OVERLOADED

@@ -60,7 +60,7 @@ def write(climbers: Mapping[Place, Climber], histories: Mapping[Place, Iterable[
 
 
 def _row(place: Place, climber: Climber, history: Sequence[Adjustment]) -> _Place:
-    trying = climber.phase in {Phase.SEEK, Phase.DESCEND}
+    trying = climber.phase in {Phase.SEEK, Phase.DESCEND, Phase.CHECK}
     return _Place(
         place=(place.kind, place.name, place.other),
         target=climber.base if trying else climber.target,

@@ -48,8 +48,8 @@ class Search:
     def wanted(self, level: int) -> float:
         """The bytes per second that would make `level` the better one."""
         if level > self.base:
-            part = GAIN_PART * (level - self.base) / self.base
-            return self.rate * (1 + max(GAIN_MIN, min(GAIN_MAX, part)))
+            # More copies that do no harm are welcome: small files among large ones want them.
+            return (1 - SAME) * max(self.rate, *self.seen.values(), 0.0)
         # Spare copies show at once when there is room for more: fewer have to be better, not only as good.
         return (1 + GAIN_FEWER) * self.rate
 
@@ -57,7 +57,8 @@ class Search:
         """Take in a measurement, sure within `slack`; True: `level` is the base from now on."""
         self.seen[level] = rate
         self.n_trials += 1
-        if rate * (1 - slack / 2) < self.wanted(level):
+        sure = rate if level > self.base else rate * (1 - slack / 2)
+        if sure < self.wanted(level):
             self._miss()
             return False
         self.base, self.rate = level, rate

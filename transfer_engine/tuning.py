@@ -19,6 +19,10 @@ FAR: Final = 0.85
 """Goodput after a step up against the one before that puts the best below, or near, the level before."""
 SHORT_S: Final = 5.0
 """Copies that end within it do no harm when they are too many."""
+HARM: Final = 0.12
+"""Loss of goodput against the best of a ramp that shows that there may be too many copies."""
+BACK: Final = 0.4
+"""Part of what a step lost that has to come back when it is taken back, or it was not the step."""
 FALL: Final = 0.05
 """Loss by the first step of a ramp that makes it go down instead."""
 GAIN: Final = 0.03
@@ -50,6 +54,7 @@ class Phase(StrEnum):
 
     RAMP = "ramp"
     DESCEND = "descend"
+    CHECK = "check"
     SEEK = "seek"
     HOLD = "hold"
 

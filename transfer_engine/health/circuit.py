@@ -228,10 +228,8 @@ class Circuit:
     def _wait(self, now: float, began_at: float, luck: float) -> None:
         """Open until the next try, which is as long after the last one as the trouble is old."""
         settings = self._settings
-        if self.trouble in {Trouble.FULL, Trouble.DENIED}:
-            wait = settings.late_s * 2.0 ** min(self.n_tries, 32)
-        else:
-            wait = max(settings.open_s, (now - self.opened_at) / REOPEN_PART)
+        shortest = settings.late_s if self.trouble in {Trouble.FULL, Trouble.DENIED} else settings.open_s
+        wait = max(shortest, (now - self.opened_at) / REOPEN_PART)
         wait = min(wait * (1 + JITTER * (2 * luck - 1)), settings.open_max_s)
         self.state = State.OPEN
         # A try that takes long to fail was a wait of its own.

@@ -183,6 +183,12 @@ class Store(Protocol):
     async def keep(self, name: str, text: str) -> None:
         """Remember a text under a name; it replaces the earlier one."""
 
+    async def hasten(self, endpoint: str, limit: int) -> tuple[Shift, ...]:
+        """Make up to `limit` retries that read from or write to an endpoint ready now, whenever they are due.
+
+        What is on hold stays so. Fewer than `limit`: there are no more.
+        """
+
     async def promote(self, now: float, limit: int) -> Backlog:
         """Make up to `limit` retries that are due by `now` ready again; the shifts are these alone."""
 

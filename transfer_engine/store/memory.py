@@ -162,6 +162,10 @@ class MemoryStore:
         """See `Store.keep`."""
         self._use().kept[name] = text
 
+    async def hasten(self, endpoint: str, limit: int) -> tuple[Shift, ...]:
+        """See `Store.hasten`."""
+        return memory_queue.hasten(self._use(), endpoint, limit)
+
     async def promote(self, now: float, limit: int) -> Backlog:
         """See `Store.promote`."""
         return memory_queue.promote(self._use(), now, limit)

@@ -58,6 +58,16 @@ def promote(tables: Tables, now: float, limit: int) -> Backlog:
     return Backlog(shifts=shifts.all(), next_due_at=tables.next_due())
 
 
+def hasten(tables: Tables, endpoint: str, limit: int) -> tuple[Shift, ...]:
+    """See `Store.hasten`."""
+    shifts = Shifts()
+    for row in tables.delayed(endpoint, limit):
+        row.retry_at = None
+        tables.enter(row)
+        shifts.add(row, 1)
+    return shifts.all()
+
+
 def backlog(tables: Tables) -> Backlog:
     """See `Store.backlog`."""
     shifts = tuple(

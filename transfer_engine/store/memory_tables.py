@@ -245,6 +245,18 @@ class Tables:
         row.retry_at = None
         return row
 
+    def delayed(self, endpoint: str, limit: int) -> list[Row]:
+        """Up to `limit` retries that read from or write to an endpoint, in the order of their queues."""
+        found = {}
+        for at, file_id in self._delayed:
+            place = self.place(file_id)
+            row = None if place is None else place[0].files[place[1]]
+            if not isinstance(row, Row) or row.state is not FileState.SUBMITTED or row.retry_at != at:
+                continue
+            if not row.job.held and endpoint in {row.queue.source_se, row.queue.dest_se}:
+                found[row.id] = row
+        return sorted(found.values(), key=lambda row: (row.queue.id, row.id))[:limit]
+
     def next_due(self) -> float | None:
         """When the earliest retry is due."""
         while self._delayed:

@@ -45,7 +45,7 @@ from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
 from transfer_engine.store.insert import Insert
 from transfer_engine.store.settle import ApplyChanges
 from transfer_engine.store.tables import engines, events
-from transfer_engine.store.waiting import Hold, LoadBacklog, Promote, SetPriority
+from transfer_engine.store.waiting import Hasten, Hold, LoadBacklog, Promote, SetPriority
 from transfer_engine.store.withdraw import Search, Withdraw, Withdrawal
 from transfer_engine.store.writer import Writer
 
@@ -123,6 +123,7 @@ class SqliteStore:
         self._withdraw = Withdraw(self._books)
         self._reroute = replicas.ReRoute(self._books)
         self._promote = Promote(self._books)
+        self._hasten = Hasten(self._books)
         self._backlog = LoadBacklog(self._books)
 
     # Life cycle
@@ -245,6 +246,10 @@ class SqliteStore:
     async def keep(self, name: str, text: str) -> None:
         """See `Store.keep`."""
         await self._writer.submit(notes.keep_texts, (name, text))
+
+    async def hasten(self, endpoint: str, limit: int) -> tuple[Shift, ...]:
+        """See `Store.hasten`."""
+        return cast("tuple[Shift, ...]", await self._writer.submit(self._hasten, (endpoint, limit)))
 
     async def promote(self, now: float, limit: int) -> Backlog:
         """See `Store.promote`."""

@@ -12,7 +12,7 @@ from transfer_engine.model import JobId, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, FileState
 from transfer_engine.store.api import Backlog
 from transfer_engine.store.books import Books
-from transfer_engine.store.tables import DELAYED_SQL, HELD_AT, READY_SQL, jobs, transfers
+from transfer_engine.store.tables import DELAYED_SQL, HELD_AT, READY_SQL, jobs, queues, transfers
 from transfer_engine.store.tally import Tally
 
 _GROUPS: Final = (
@@ -115,6 +115,36 @@ class Promote:
         for row in due:
             ready.add(row.queue_id, row.priority, 1, row.size_bytes)
         return Backlog(shifts=ready.shifts(connection, self._books), next_due_at=next_due(connection))
+
+
+class Hasten:
+    """The operation `hasten`."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(self, connection: Connection, batch: Sequence[tuple[str, int]]) -> list[tuple[Shift, ...]]:
+        """For each (endpoint, limit): retries that concern it can be claimed again."""
+        return [self._hasten(connection, endpoint, limit) for endpoint, limit in batch]
+
+    def _hasten(self, connection: Connection, endpoint: str, limit: int) -> tuple[Shift, ...]:
+        concerned = select(queues.c.id).where((queues.c.source_se == endpoint) | (queues.c.dest_se == endpoint))
+        found = connection.execute(
+            select(transfers.c.id, transfers.c.queue_id, transfers.c.priority, transfers.c.size_bytes)
+            .where(text(DELAYED_SQL), transfers.c.queue_id.in_(concerned), transfers.c.retry_at < HELD_AT)
+            .order_by(transfers.c.queue_id, transfers.c.id)
+            .limit(limit)
+        ).all()
+        if not found:
+            return ()
+        connection.execute(
+            update(transfers).where(transfers.c.id == bindparam("file")).values(retry_at=None),
+            [{"file": row.id} for row in sorted(found)],
+        )
+        ready = Tally()
+        for row in found:
+            ready.add(row.queue_id, row.priority, 1, row.size_bytes)
+        return ready.shifts(connection, self._books)
 
 
 def next_due(connection: Connection) -> float | None:
