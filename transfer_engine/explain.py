@@ -118,7 +118,7 @@ class Explainer:
             case FileState.ACTIVE:
                 return self._running(view)
             case FileState.VERIFYING:
-                return self._answer(view, [words.lost(view, self._now(), self._sight.driven.get(view.file_id))])
+                return self._answer(view, [words.lost(view)])
             case FileState.CANCELING:
                 return self._answer(view, [words.canceling(view)])
             case _:

@@ -12,6 +12,7 @@ from transfer_engine.bans import spellings
 from transfer_engine.board import Board
 from transfer_engine.causes import Causes, Kept
 from transfer_engine.climbing import Adjustment
+from transfer_engine.expect import ENDLESS, NO_EXPERIENCE
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import NODE, UNLIMITED
 from transfer_engine.model import Link, Place
@@ -102,6 +103,7 @@ class PlaceExplainer:
         if not kept:
             kept = [Kept(unknown or _well(subject, n_active, n_ready), 0)]
         start_at, finish_at = self._span(lanes)
+        silent = start_at is None if n_ready else finish_at is None and n_active
         return Explanation(
             subject=subject,
             moving=n_active > 0,
@@ -109,6 +111,7 @@ class PlaceExplainer:
             kept=tuple(one.n for one in kept),
             start_at=start_at,
             finish_at=finish_at,
+            unknown=_why_not(kept[0].reason) if silent else None,
             figures={
                 "known": unknown is None,
                 "active": n_active,
@@ -141,6 +144,11 @@ def _decision(row: Adjustment) -> dict[str, Any]:
         "reason": row.reason,
         "numbers": dict(row.numbers),
     }
+
+
+def _why_not(reason: Reason) -> str:
+    """Why nothing is predicted of a place where something is to be done."""
+    return NO_EXPERIENCE if reason.until is not None else ENDLESS.get(reason.code, NO_EXPERIENCE)
 
 
 def _unknown(subject: str, others: Sequence[str]) -> Reason:

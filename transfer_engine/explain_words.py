@@ -172,12 +172,11 @@ def streams_full(n_streams: int) -> Reason:
     )
 
 
-def lost(view: FileView, now: float, driven: Driven | None) -> Reason:
+def lost(view: FileView) -> Reason:
     """Its attempt ended without a result."""
-    since = "" if driven is None else f", for {max(now - driven.began_at, 0):.0f} s since its start"
     return Reason(
         code=Why.PROBING,
-        text=f"attempt {view.epoch} was lost; its destination is looked at until the outcome is clear{since}",
+        text="its attempt was lost; its destination is looked at until the outcome is clear",
         subject=view.dest_se,
     )
 

@@ -52,7 +52,7 @@ def _rivals(lane: Lane, waits_in: Room | None) -> _Rivals | None:
     activity = level.activity
     vo = activity.vo
     if waits_in is not None:
-        levels = _distinct(other.level for other in waits_in.parked.get(lane.site, ()))
+        levels = _distinct(other.level for other in waits_in.parked.get(lane.site, ()) if _waits(other))
         activities = _distinct(other.activity for other in levels)
         return _Rivals(
             [other for other in _distinct(one.vo for one in activities) if other is not vo],
@@ -68,6 +68,10 @@ def _rivals(lane: Lane, waits_in: Room | None) -> _Rivals | None:
     )
 
 
+def _waits(lane: Lane) -> bool:
+    return lane.n_ready > 0 and not lane.blocked
+
+
 def _distinct(items: Iterable[T]) -> list[T]:
     return list({id(item): item for item in items}.values())
 
@@ -76,7 +80,11 @@ def _other_destinations(lane: Lane, room: Room) -> list[Reason]:
     """Transfers to other destinations that have had less of the room where the lane waits."""
     own = room.key(lane.site)
     kept_for = room.promised if room.promised is not lane.site else None
-    ahead = [site for site in room.parked if site is not lane.site and room.keys[site] < own]
+    ahead = [
+        site
+        for site, lanes in room.parked.items()
+        if site is not lane.site and room.keys[site] < own and any(map(_waits, lanes))
+    ]
     if kept_for is not None:
         text = f"a slot {_of(room)} is kept for transfers to {kept_for.name}, which have waited for it longer"
         return [Reason(code=Why.SHARE, text=text, subject=kept_for.name)]

@@ -442,7 +442,7 @@ def test_a_lost_attempt_that_is_probed() -> None:
         found = await last(engine, job_id)
         reason = found.reasons[0]
         assert (found.state, reason.code, reason.subject) == ("VERIFYING", Why.PROBING, B)
-        assert found.text.startswith("attempt 1 was lost; its destination is looked at until the outcome is clear")
+        assert found.text == "its attempt was lost; its destination is looked at until the outcome is clear"
         assert not found.moving
 
     play(scenario)
@@ -782,6 +782,9 @@ def test_without_experience_nothing_is_predicted_and_that_is_said() -> None:
         assert (found.start_at, found.finish_at) == (None, None)
         assert found.unknown == "nothing has been copied there yet, so nobody knows how long a transfer takes"
         link = await engine.explainer.link(Link(A, B))
-        assert (link.start_at, link.finish_at) == (None, None)
+        assert (link.start_at, link.finish_at, link.unknown) == (None, None, found.unknown)
+        await engine.control.ban(A)
+        link = await engine.explainer.link(Link(A, B))
+        assert link.unknown == "the ban has no end, somebody has to lift it"
 
     play(scenario, limits={"link": 2})

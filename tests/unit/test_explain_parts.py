@@ -81,6 +81,21 @@ def test_who_waits_where_there_is_room_is_told_for_whom_it_is():
     assert all("kept" not in one.text for one in scheduler.reasons(lane.queue, 3))
 
 
+def test_who_has_nothing_to_start_is_no_rival():
+    scheduler = board(endpoint_outbound=2).scheduler
+    scheduler.ready(queue(1), 3, 5, 0, 0.0)
+    scheduler.ready(queue(2, dest=C), 3, 1, 0, 0.0)
+    scheduler.ready(queue(3, vo="cms"), 3, 1, 0, 0.0)
+    scheduler.decide(0.0)
+    room, lane = scheduler.rooms[Place("out", A)], scheduler.lanes[QueueId(1), 3]
+    for site in (scheduler.sites[C], scheduler.sites[B]):
+        room.keys[site] = 0.0 if site.name == C else 5.0
+    for number, dest, vo in ((2, C, "atlas"), (3, B, "cms")):
+        n = scheduler.lanes[QueueId(number), 3].n_ready
+        scheduler.ready(queue(number, dest=dest, vo=vo), 3, -n, 0, 0.0)
+    assert order.reasons(lane) == []
+
+
 def test_many_rivals_are_not_all_named():
     scheduler = board(endpoint_inbound=9).scheduler
     for number in range(9):
