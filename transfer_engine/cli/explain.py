@@ -77,7 +77,7 @@ def _put_job(found: Mapping[str, Any]) -> None:
         for line in lines_of(alike[0]):
             put(line)
         if len(alike) > 1:
-            last = alike[-1]
+            last = {key: value for key, value in alike[-1].items() if key != "unknown"}
             when = f"; the last {_when(last)}" if last["start_at"] or last["finish_at"] else ""
             put(f"  … and {len(alike) - 1} more for the same kind of reason ({code}){when}")
     if found["left_out"]:
