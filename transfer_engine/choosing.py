@@ -12,20 +12,22 @@ many files; the next look goes on where it ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
 from transfer_engine import selection
 from transfer_engine.board import Board
+from transfer_engine.driving import Driven
 from transfer_engine.forecast import Outlook
-from transfer_engine.linkviews import LinkViews, Wanted
+from transfer_engine.linkviews import LinkViews, Wanted, slowed_links
 from transfer_engine.measures import Measures
 from transfer_engine.model import (
     Assignment,
     Choice,
     FileId,
+    Link,
     PlannedFile,
     PlannedJob,
     Queue,
@@ -46,6 +48,8 @@ RARELY_S: Final = 60.0
 """The same while nothing has a choice; looks become rarer and rarer until then."""
 CHOICES_MAX: Final = 200
 """Most queues in one look."""
+FRESH_S: Final = 1.0
+"""How old what running copies show of their links may be."""
 PAGES_MAX: Final = 10
 PAGE_MAX: Final = 1000
 """Most pages further behind in one look, and files on each."""
@@ -74,6 +78,7 @@ class Chooser:
         foresight: Foresight,
         now: Callable[[], float],
         on_shifts: Callable[[Sequence[Shift]], None],
+        running: Callable[[], Collection[Driven]] = tuple,
     ) -> None:
         self._store = store
         self._board = board
@@ -81,6 +86,9 @@ class Chooser:
         self._foresight = foresight
         self._now = now
         self._on_shifts = on_shifts
+        self._running = running
+        self._slowed: Mapping[Link, float] = {}
+        self._slowed_at = 0.0
         # Files of an earlier engine may have a choice.
         self._look_at = 0.0
         self._pause_s = EVERY_S
@@ -201,7 +209,12 @@ class Chooser:
     # What is known
 
     def _views(self) -> LinkViews:
-        return LinkViews(board=self._board, measures=self._measures, outlooks=self._outlooks, now=self._now())
+        now = self._now()
+        if not 0 <= now - self._slowed_at < FRESH_S:
+            self._slowed_at, self._slowed = now, slowed_links(self._running(), self._measures, now)
+        return LinkViews(
+            board=self._board, measures=self._measures, outlooks=self._outlooks, now=now, slowed=self._slowed
+        )
 
     def _expect(self) -> None:
         self._pause_s = EVERY_S

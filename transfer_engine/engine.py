@@ -29,6 +29,7 @@ from transfer_engine.model import (
     JobRequest,
     JobView,
     Link,
+    Place,
     PlannedJob,
     StoredEvent,
     Transfer,
@@ -98,6 +99,7 @@ class Engine:
             foresight=self._dispatcher.foresight,
             now=deps.clock.now,
             on_shifts=self._dispatcher.absorb,
+            running=self._dispatcher.driven.values,
         )
         self._dispatcher.duties.append(self._chooser)
         self._dispatcher.driver.next_replica = self._chooser.next_replica
@@ -358,6 +360,10 @@ class Engine:
     def active(self) -> dict[Link, int]:
         """Link → transfers that hold a slot now."""
         return dict(self._dispatcher.board.active_by_link())
+
+    def limits(self) -> dict[Place, int]:
+        """Place → most that may run there now, where something bounds it beside the configuration."""
+        return self._dispatcher.board.capped()
 
     def backlog(self) -> dict[tuple[Link, str, str], int]:
         """(link, VO, activity) → transfers that could be claimed now if there were room."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from transfer_engine.board import Board
+from transfer_engine.driving import Driven
 from transfer_engine.forecast import Outlook, start_of
 from transfer_engine.lanes import Lane
 from transfer_engine.measures import Measures
@@ -18,6 +19,12 @@ from transfer_engine.selection import LinkView
 from transfer_engine.sizes import UNKNOWN
 
 SLOT_S_MIN: Final = 0.01
+MOVING_S: Final = 5.0
+"""A copy that runs for so long and moves shows how fast it is,"""
+STILL_S: Final = 10.0
+"""and one that does not move, that it is slow."""
+SLOWED: Final = 2.0
+"""Less than so many times slower than usual is chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,21 @@ class Wanted:
 class LinkViews:
     """Views as of one moment. What is decided by them is told to them, and counts for the next decision."""
 
-    def __init__(self, *, board: Board, measures: Measures, outlooks: Mapping[LaneKey, Outlook], now: float) -> None:
-        """Args: outlooks: may be older than what the board says."""
+    def __init__(
+        self,
+        *,
+        board: Board,
+        measures: Measures,
+        outlooks: Mapping[LaneKey, Outlook],
+        now: float,
+        slowed: Mapping[Link, float] | None = None,
+    ) -> None:
+        """Args: outlooks: may be older than what the board says.  slowed: see `slowed_links`."""
         self._board = board
         self._measures = measures
         self._outlooks = outlooks
         self._now = now
+        self._slowed = slowed or {}
         self._lanes: dict[tuple[str, str], list[tuple[LaneKey, Lane]]] = {}
         for key, lane in board.scheduler.lanes.items():
             if lane.n_ready > 0:
@@ -72,6 +88,7 @@ class LinkViews:
         rooms = list(self._rooms(link, wanted.vo))
         lanes = [(key, lane) for key, lane in self._lanes.get((source_se, wanted.dest_se), ())]
         same = [row for row in lanes if _stands_before(row[1], wanted)]
+        times = self._slowed.get(link, 1.0)
         slot_s = max(self._measures.slot_s(link), SLOT_S_MIN)
         start_s, rate = self._start(same, rooms, slot_s)
         view = LinkView(
@@ -81,11 +98,11 @@ class LinkViews:
             active=next((room.used for room in rooms if room.place.kind == "link"), 0),
             success=None if of_source is None else of_source.success(now),
             goodput_bytes_s=None if own is None else own.goodput_bytes_s(now),
-            file_bytes_s=1 / cost[1] if cost is not None and cost[1] > 0 else None,
-            overhead_s=0.0 if cost is None else cost[0],
-            slot_s=slot_s,
-            start_s=max(start_s, self._paused_s(rooms)),
-            starts_s=rate,
+            file_bytes_s=1 / (times * cost[1]) if cost is not None and cost[1] > 0 else None,
+            overhead_s=0.0 if cost is None else times * cost[0],
+            slot_s=times * slot_s,
+            start_s=max(times * start_s, self._paused_s(rooms)),
+            starts_s=rate / times,
             blocked=any(room.limit == 0 and room.reason().code is not Why.PAUSE for room in rooms),
         )
         more = self._more.get((source_se, wanted.dest_se), 0)
@@ -127,6 +144,39 @@ class LinkViews:
             return lane.n_ready * slot_s / max(lane.n_held, 1)
         start_s = start_of(outlook, lane.n_ready) if outlook.last_rate > 0 else None
         return outlook.drained_s if start_s is None else start_s
+
+
+def slowed_links(running: Iterable[Driven], measures: Measures, now: float) -> dict[Link, float]:
+    """Link → how many times slower it is now than what has ended there says.
+
+    What ended shows a change only when copies end, which takes long where they have become slow or stand
+    still. A link counts as slower when at least half of what runs there shows anything at all, and the
+    fastest of these is slow: a single straggler says nothing.
+    """
+    rows: dict[Link, list[float | None]] = {}
+    for driven in running:
+        queue = driven.order.queue
+        link = Link(queue.source_se, queue.dest_se)
+        own = measures.of(link)
+        cost = None if own is None else own.cost()
+        if cost is not None:
+            rows.setdefault(link, []).append(_times_slower(driven, cost, now))
+    found = {}
+    for link, times in rows.items():
+        told = [one for one in times if one is not None]
+        if 2 * len(told) >= len(times) and min(told) >= SLOWED:
+            found[link] = min(told)
+    return found
+
+
+def _times_slower(driven: Driven, cost: tuple[float, float], now: float) -> float | None:
+    """By the time that a copy will have taken; None: it is too early to say."""
+    size_bytes, done = driven.progress.size_bytes or driven.order.size_bytes, driven.progress.bytes_done
+    since_s = now - driven.began_at
+    if not size_bytes or since_s < (MOVING_S if done else STILL_S):
+        return None
+    usual_s = max(cost[0] + cost[1] * size_bytes, SLOT_S_MIN)
+    return since_s / usual_s * (max(size_bytes / done, 1.0) if done else 1.0)
 
 
 def _turn_s(room: Room, slot_s: float) -> float:

@@ -223,6 +223,26 @@ def test_a_source_that_wants_a_rest_is_left_alone_meanwhile() -> None:
     run(scenario, settings=_limited())
 
 
+@pytest.mark.parametrize(("silent", "within_s"), [(False, 25), (True, 90)])
+def test_what_waits_for_a_source_that_slows_down_goes_elsewhere_before_a_copy_has_ended(
+    silent: bool, within_s: float
+) -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        slow = Rule(match="sim://a/*", operations=COPY, attempts=range(1, 2), rate_bytes_s=MB // 10, silent=silent)
+        speeds = {"a": 20 * MB, "b": 20 * MB}
+        _storages(storages, speeds, 200)
+        job_id = await engine.submit(_transfers(speeds, range(200)))
+        await asyncio.sleep(30)
+        storages._rules.insert(0, slow)
+        before = await _waiting_at(engine, job_id)
+        assert before["sim://a"] > 50
+        await asyncio.sleep(within_s)
+        assert (await _waiting_at(engine, job_id))["sim://a"] < before["sim://a"] / 5
+        assert (await _sources(engine, job_id, FileState.ACTIVE))["sim://a"] == 4
+
+    run(scenario, settings=_limited())
+
+
 # After a failure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -12,11 +13,12 @@ from tests.service import file, running_service
 from transfer_engine.board import Board
 from transfer_engine.choosing import CHOICES_MAX, EVERY_S, PAGE_MAX, PAGES_MAX, RARELY_S, Chooser
 from transfer_engine.config import Limits, Shares
+from transfer_engine.driving import Driven
 from transfer_engine.errors import StoreUnavailable
 from transfer_engine.limits import LimitTable
-from transfer_engine.linkviews import LinkViews, Wanted
+from transfer_engine.linkviews import LinkViews, Wanted, slowed_links
 from transfer_engine.measures import Measures
-from transfer_engine.model import Cap, Choice, FileId, Link, Place, Queue, QueueId, Reroute, Shift
+from transfer_engine.model import Assignment, Cap, Choice, FileId, Link, Place, Queue, QueueId, Reroute, Shift
 from transfer_engine.outlook import Foresight
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.selection import STRATEGIES
@@ -241,6 +243,35 @@ def test_a_busy_source_has_no_slot_at_once() -> None:
     for _ in range(4):
         world.board.scheduler.hold(_queue(1), 3, 0.0)
     assert world.view("https://a", 0) >= 25
+
+
+def _driven(number: int, *, since_s: float, done: int, size: int = GB) -> Driven:
+    found = Driven(cast("Assignment", SimpleNamespace(queue=_queue(number), size_bytes=size)), 0.0)
+    found.began_at = 1000.0 - since_s
+    found.progress.bytes_done = done
+    return found
+
+
+@pytest.mark.parametrize(
+    ("running", "times"),
+    [
+        ([(50, GB // 2)], None),
+        ([(100, GB // 10)], 10),
+        ([(100, GB // 10), (100, GB // 20)], 10),
+        ([(100, GB // 10), (60, GB // 2)], None),
+        ([(500, 0)], 5),
+        ([(4, 1)], None),
+        ([(9, 0)], None),
+        ([(500, 0), (1, 0), (1, 0)], None),
+    ],
+)
+def test_a_link_is_slower_when_all_that_runs_there_is(running: list[tuple[float, int]], times: float | None) -> None:
+    measures = Measures()
+    for _ in range(3):
+        measures.ended(900.0, Link("https://a", "https://d0"), 100.0, GB, ok=True)
+    rows = [_driven(0, since_s=since_s, done=done) for since_s, done in running]
+    found = slowed_links([*rows, _driven(1, since_s=1000, done=1)], measures, 1000.0)
+    assert found == ({} if times is None else {Link("https://a", "https://d0"): pytest.approx(times)})
 
 
 # Over REST
