@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Assignment, Claim, FileId, Link, Queue, Shift
+from transfer_engine.model import Assignment, Claim, FileId, Link, Place, Queue, Shift
 from transfer_engine.schedule import LaneKey, Scheduler, Start
 from transfer_engine.shares import ShareTable
 
@@ -164,6 +164,10 @@ class Board:
             for place, room in self.scheduler.rooms.items()
             if place.kind == "link" and room.used
         }
+
+    def capped(self) -> dict[Place, int]:
+        """Place → what bounds it now, where that is less than the configured limit."""
+        return {place: room.limit for place, room in self.scheduler.rooms.items() if room.is_capped}
 
     @property
     def n_active(self) -> int:

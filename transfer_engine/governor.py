@@ -229,6 +229,9 @@ class Governor:
             if adjustment.after != adjustment.before:
                 log.info("optimizer", extra={"place": str(adjustment.place), "reason": adjustment.reason})
             self._words[adjustment.place] = adjustment.reason
+            if adjustment.place.kind == "in":
+                enough = self.optimizer.enough(adjustment.place, now)
+                self._board.scheduler.fill(adjustment.place.name, enough)
             self._board.scheduler.cap(adjustment.place, "optimizer", self._optimized(adjustment.place))
             changed = True
         self._look_at = now + self.optimizer.pace() if samples else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transfer_engine.model import Link, Queue
     from transfer_engine.rooms import Band, Room
 
+RECENT_S: Final = 600.0
+"""How long a VO of which nothing waits is expected to come again."""
 PASSED_OVER_MAX: Final = 10
 """So many starts of its activity may pass over a lower priority that waits; then it is its turn."""
 
@@ -152,7 +154,7 @@ def _before(one: Level, other: Level) -> bool:
 class VoNode:
     """One VO at a destination."""
 
-    __slots__ = ("account", "activities", "clock", "n_open", "name", "site")
+    __slots__ = ("account", "activities", "clock", "n_open", "name", "seen_at", "site")
 
     def __init__(self, site: Site, name: str, weight: float) -> None:
         self.site = site
@@ -161,6 +163,8 @@ class VoNode:
         self.activities: dict[str, ActivityNode] = {}
         self.n_open = 0
         self.clock = 0.0
+        self.seen_at = -math.inf
+        """When something of it was ready last, about."""
 
     def activity(self, name: str, weight: float) -> ActivityNode:
         """The node of an activity."""
@@ -174,8 +178,20 @@ class Site:
     """One destination and everybody who has transfers into it."""
 
     __slots__ = (
-        "_counter", "_square_s", "_sum_s", "clock", "full", "horizon_s", "key", "n_open", "name", "promise", "queued",
-        "room", "vos",
+        "_counter",
+        "_square_s",
+        "_sum_s",
+        "clock",
+        "enough",
+        "full",
+        "horizon_s",
+        "key",
+        "n_open",
+        "name",
+        "promise",
+        "queued",
+        "room",
+        "vos",
     )  # fmt: skip
 
     def __init__(self, name: str, room: Room) -> None:
@@ -189,6 +205,8 @@ class Site:
         self.clock = 0.0
         self.key = 0.0
         """What it was served of the node's slots."""
+        self.enough: int | None = None
+        """So many transfers fill it; None: nobody knows."""
         self.promise: Room | None = None
         """Where a slot is kept for its next transfer."""
         self.queued = False
@@ -229,6 +247,7 @@ class Site:
         activity.n_open += 1
         vo.n_open += 1
         self.n_open += 1
+        vo.seen_at = now
 
     def tidy(self, used: AbstractSet[Level]) -> None:
         """Forget levels that no lane is in, and activities and VOs without any that hold nothing."""
@@ -241,6 +260,17 @@ class Site:
                     del vo.activities[activity.name]
             if not vo.activities and not vo.account.held:
                 del self.vos[vo_key]
+
+    def _within_share(self, now: float) -> list[VoNode]:
+        """Of a destination that is filled: the VOs that have less than their share of its slots.
+
+        Those who were here a moment ago count as well, though nothing of theirs waits: what more copies of
+        the others would take from them when they come again is worth nothing to anybody now.
+        """
+        here = [vo for vo in self.vos.values() if vo.n_open or vo.account.held or now - vo.seen_at < RECENT_S]
+        weights = sum(vo.account.weight for vo in here)
+        limit = self.room.limit
+        return [vo for vo in here if vo.n_open and vo.account.held < limit * vo.account.weight / weights]
 
     def push(self, lane: Lane) -> None:
         """Put an open lane into its level's order, anew when its key has changed."""
@@ -264,7 +294,12 @@ class Site:
         """The open lane that the next slot should go to: VO, activity, priority, lane."""
         if not self.n_open:
             return None
-        vo, self.clock = _least(self.vos.values(), now, self.horizon_s, self.clock)
+        nodes: Collection[VoNode] = self.vos.values()
+        if self.enough is not None and len(nodes) > 1 and self.room.used >= self.enough:
+            nodes = self._within_share(now)
+            if not nodes:
+                return None
+        vo, self.clock = _least(nodes, now, self.horizon_s, self.clock)
         activity, vo.clock = _least(vo.activities.values(), now, self.horizon_s, vo.clock)
         lane = activity.next_level().first()
         assert lane is not None, "counts of open lanes and heaps agree"

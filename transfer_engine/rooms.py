@@ -75,6 +75,11 @@ class Room:
         self.limit = min((cap.limit for cap in self._caps.values()), default=UNLIMITED)
         self.limit = min(self.limit, self._configured)
 
+    @property
+    def is_capped(self) -> bool:
+        """Somebody bounds it beside the configuration."""
+        return self.limit < self._configured
+
     def ceiling(self) -> tuple[int, float | None, int]:
         """What bounds it now, until which instant (None: no end is known), and what then."""
         binding = [cap for cap in self._caps.values() if cap.limit == self.limit]

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from transfer_engine.limits import LimitTable
-from transfer_engine.model import Link
+from transfer_engine.limits import UNLIMITED, LimitTable
+from transfer_engine.model import Link, Place
 from transfer_engine.shares import ShareTable
 from transfer_engine.simulation.namespace import endpoint
 from transfer_engine.simulation.oracle import Service, Sharer
+
+FINE: Final = 10
+"""A window says something of those whose share of it is at least so many transfers: rounding is 1 % then."""
 
 
 def jain(values: Collection[float]) -> float:
@@ -53,6 +57,7 @@ class Account:
 
     slot_s: float
     n_bytes: float
+    n_files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ class Look:
     services: Mapping[Sharer, Service]
     moving: Mapping[Sharer, float]
     """Bytes that unfinished copies have moved so far."""
+    limits: Mapping[Place, int] = field(default_factory=dict)
+    """What bounds places now where it is less than the configuration: breakers, the optimizer."""
     emptied: frozenset[tuple[str, ...]] = frozenset()
     """Sharers, and (destination, VO), that had nothing left to begin at some moment since the last look."""
 
@@ -74,7 +81,8 @@ class Look:
         service = self.services.get(key)
         if service is None:
             return Account(0.0, 0.0)
-        return Account(service.slot_s_at(self.now), service.n_bytes + self.moving.get(key, 0.0))
+        n_bytes = service.n_bytes + self.moving.get(key, 0.0)
+        return Account(service.slot_s_at(self.now), n_bytes, service.n_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +145,10 @@ class Fairness:
         for (link, vo, activity), ready in look.backlog.items():
             if not ready:
                 continue
-            free = outbound.get(link.source_se, 0) < self.limits.of_outbound(link.source_se)
-            free = free and look.active.get(link, 0) < self._link_limit(link)
+            out, own = Place("out", link.source_se), Place("link", link.source_se, link.dest_se)
+            out_limit = min(self.limits.at(out), look.limits.get(out, UNLIMITED))
+            free = outbound.get(link.source_se, 0) < out_limit
+            free = free and look.active.get(link, 0) < min(self._link_limit(link), look.limits.get(own, UNLIMITED))
             key = (link.dest_se.partition("://")[2], vo, activity)
             before = found.get(key)
             sources = frozenset({link.source_se}) | (before.sources if before else frozenset())
@@ -172,21 +182,37 @@ class Fairness:
         for (host,), vos in self._vos():
             got = [(self._got(look, [k for k in look.services if k[:2] == (host, vo)]), vo) for vo in vos]
             where = f"{host} from {self._began_s:.0f} s: {', '.join(vos)}"
+            if _is_coarse([(account, self._weight(host, vo)) for account, vo in got]):
+                continue
             self.vos.add(jain([account.slot_s / self._weight(host, vo) for account, vo in got]), where)
             self.vo_bytes.add(jain([account.n_bytes / self._weight(host, vo) for account, vo in got]), where)
         for (host, vo), activities in _comparable({key: key[:2] for key in hungry}, dict(hungry.items())):
-            slots = [
-                self._got(look, [(host, vo, name)]).slot_s / self.shares.of_activity(vo, name) for name in activities
-            ]
+            shared = [(self._got(look, [(host, vo, name)]), self.shares.of_activity(vo, name)) for name in activities]
+            if _is_coarse(shared):
+                continue
+            slots = [account.slot_s / weight for account, weight in shared]
             self.activities.add(jain(slots), f"{host} from {self._began_s:.0f} s, {vo}: {', '.join(activities)}")
 
     def _got(self, look: Look, keys: Iterable[Sharer]) -> Account:
-        slot_s, n_bytes = 0.0, 0.0
+        slot_s, n_bytes, n_files = 0.0, 0.0, 0
         for key in keys:
             now, before = look.account(key), self._before.get(key, Account(0.0, 0.0))
             slot_s += now.slot_s - before.slot_s
             n_bytes += now.n_bytes - before.n_bytes
-        return Account(slot_s, n_bytes)
+            n_files += now.n_files - before.n_files
+        return Account(slot_s, n_bytes, n_files)
+
+
+def _is_coarse(shared: Collection[tuple[Account, float]]) -> bool:
+    """Whether somebody's share of the window is less than a few transfers: then it cannot be met exactly."""
+    slot_s, weights = sum(account.slot_s for account, _ in shared), sum(weight for _, weight in shared)
+    usual_s = slot_s / max(sum(account.n_files for account, _ in shared), 1)
+    for account, weight in shared:
+        # Who finished nothing is taken for one with files like the others'.
+        own_s = max(account.slot_s / account.n_files if account.n_files else usual_s, 1e-9)
+        if slot_s * weight / weights < FINE * own_s:
+            return True
+    return False
 
 
 def _by_vo(hungry: Mapping[Sharer, _Hunger]) -> dict[tuple[str, ...], _Hunger]:

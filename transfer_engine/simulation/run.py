@@ -211,6 +211,7 @@ class _Run:
             active=mover.active(),
             services=self._oracle.services,
             moving=by_sharer,
+            limits=getattr(mover, "limits", dict)(),
             emptied=frozenset(self._oracle.emptied),
         )
         self._oracle.emptied.clear()
