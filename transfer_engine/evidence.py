@@ -11,10 +11,6 @@ from transfer_engine.metering import Sample
 
 NO_HARM: Final = 0.1
 """Part of the goodput by which more copies may seem worse without it being their doing."""
-FULL: Final = 0.93
-"""Part of the goodput from which on a place counts as filled."""
-SPARE: Final = 2
-"""So many times the copies that fill a place are taken for enough in any case."""
 CLASSES_MAX: Final = 8
 LEVELS_MAX: Final = 24
 LONG, SEVERAL = 6, 2
@@ -246,8 +242,6 @@ class Levels:
     memory_s: float
     by_class: dict[int, dict[int, tuple[float, float]]] = field(default_factory=dict)
     """Class → level → (bytes per second, when)."""
-    most: float = 0.0
-    """Highest goodput that was ever seen, in bytes per second."""
 
     def remember(self, size_class: int, level: int, rate: float, now: float) -> None:
         """The newest figure of a level replaces the one before."""
@@ -268,17 +262,6 @@ class Levels:
         """Level → bytes per second, as far as it is believed."""
         levels = self.by_class.get(size_class, {})
         return {level: rate for level, (rate, at) in levels.items() if now - at <= self.memory_s}
-
-    def enough(self, size_class: int, now: float) -> int | None:
-        """How many fill the place, when more were seen to bring nothing; None: nobody knows."""
-        levels = self.fresh(size_class, now)
-        most = max(levels.values(), default=0.0)
-        self.most = max(self.most, most)
-        if not levels or most < FULL * self.most:
-            # Something else bounded it while these were measured.
-            return None
-        least = min(level for level, rate in levels.items() if rate >= FULL * most)
-        return SPARE * least if max(levels) >= SPARE * least else None
 
     def best(self, size_class: int, now: float) -> int | None:
         """The highest level that does no harm against the best of them."""

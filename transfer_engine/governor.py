@@ -22,6 +22,7 @@ from transfer_engine.metering import End, Meter
 from transfer_engine.model import Cap, Change, Done, Failed, Failure, FileId, Link, Outcome, Place, Unknown
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.reasons import Reason, Why
+from transfer_engine.saturation import Saturation
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Governor:
         self._excused: dict[FileId, int] = {}
         self._idle: dict[Place, int] = {}
         """Place → transfers that hold slots while the outcome of their lost attempt is looked for."""
+        self._filling: dict[str, Saturation] = {}
         self._words: dict[Place, str] = {}
         """Place → why the optimizer chose its present target."""
         self._shut: set[Place] = set()
@@ -225,13 +227,14 @@ class Governor:
     def _look(self, now: float) -> None:
         samples = self._meter.samples(now, self._bounds, self._waiting)
         changed = False
+        for sample in samples:
+            if sample.place.kind == "in":
+                filling = self._filling.setdefault(sample.place.name, Saturation())
+                self._board.scheduler.fill(sample.place.name, filled=filling.observe(sample, now))
         for adjustment in self.optimizer.observe(samples, now):
             if adjustment.after != adjustment.before:
                 log.info("optimizer", extra={"place": str(adjustment.place), "reason": adjustment.reason})
             self._words[adjustment.place] = adjustment.reason
-            if adjustment.place.kind == "in":
-                enough = self.optimizer.enough(adjustment.place, now)
-                self._board.scheduler.fill(adjustment.place.name, enough)
             self._board.scheduler.cap(adjustment.place, "optimizer", self._optimized(adjustment.place))
             changed = True
         self._look_at = now + self.optimizer.pace() if samples else None

@@ -182,7 +182,7 @@ class Site:
         "_square_s",
         "_sum_s",
         "clock",
-        "enough",
+        "filled",
         "full",
         "horizon_s",
         "key",
@@ -205,8 +205,8 @@ class Site:
         self.clock = 0.0
         self.key = 0.0
         """What it was served of the node's slots."""
-        self.enough: int | None = None
-        """So many transfers fill it; None: nobody knows."""
+        self.filled = False
+        """It moves all that it can."""
         self.promise: Room | None = None
         """Where a slot is kept for its next transfer."""
         self.queued = False
@@ -295,7 +295,7 @@ class Site:
         if not self.n_open:
             return None
         nodes: Collection[VoNode] = self.vos.values()
-        if self.enough is not None and len(nodes) > 1 and self.room.used >= self.enough:
+        if self.filled and len(nodes) > 1:
             nodes = self._within_share(now)
             if not nodes:
                 return None

@@ -44,11 +44,6 @@ class Optimizer:
         target = self._settings.initial if climber is None else climber.target
         return min(max(target, lowest), highest)
 
-    def enough(self, place: Place, now: float) -> int | None:
-        """How many copies fill a place, when more were seen to bring nothing; None: nobody knows."""
-        climber = self._climbers.get(place)
-        return None if climber is None else climber.levels.enough(climber.size.decade or 0, now)
-
     def history(self, place: Place) -> tuple[Adjustment, ...]:
         """The newest decisions about a place, oldest first."""
         return tuple(self._history.get(place, ()))

@@ -238,11 +238,11 @@ class Scheduler:
         seen_s = self._slot_s.get((lane.link, lane.queue.size_class))
         return lane.rooms[2].slot_s if seen_s is None else seen_s
 
-    def fill(self, dest_se: str, enough: int | None) -> None:
-        """So many transfers fill a destination: more bring nothing, and only take slots from those who come."""
+    def fill(self, dest_se: str, *, filled: bool) -> None:
+        """A destination moves all that it can: more copies bring nothing, and take slots from those who come."""
         site = self.sites.get(dest_se)
-        if site is not None and site.enough != enough:
-            site.enough = enough
+        if site is not None and site.filled != filled:
+            site.filled = filled
             self._offer(site)
 
     def cap(self, place: Place, owner: str, cap: Cap | None) -> None:
