@@ -21,6 +21,7 @@ from transfer_engine.measures import Measures
 from transfer_engine.metering import End, Meter
 from transfer_engine.model import Cap, Change, Done, Failed, Failure, FileId, Link, Outcome, Place, Unknown
 from transfer_engine.optimizer import Optimizer
+from transfer_engine.pacing import LARGE, Pace
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.saturation import Saturation
 
@@ -58,6 +59,7 @@ class Governor:
         self._excused: dict[FileId, int] = {}
         self._idle: dict[Place, int] = {}
         """Place → transfers that hold slots while the outcome of their lost attempt is looked for."""
+        self._paces: dict[Place, Pace] = {}
         self._filling: dict[str, Saturation] = {}
         self._words: dict[Place, str] = {}
         """Place → why the optimizer chose its present target."""
@@ -69,6 +71,8 @@ class Governor:
 
     def _first_caps(self, place: Place) -> Iterable[tuple[str, Cap]]:
         """Caps of a place that the scheduler sees for the first time."""
+        if place.kind == "size" and self.optimizer.enabled:
+            yield "pace", self._paced(place, Pace(), self._now())
         if place.kind in OPTIMIZED and (cap := self._optimized(place)) is not None:
             yield "optimizer", cap
         if (trouble := self.health.cap(place)) is not None:
@@ -85,6 +89,9 @@ class Governor:
         link = self._board.link(order.queue)
         self.health.started(link, order.queue.vo, now)
         self._meter.started((order.file_id, order.epoch), link, order.size_bytes, now)
+        if order.queue.size_class >= LARGE and self.optimizer.enabled:
+            place = Place("size", order.queue.dest_se, str(order.queue.size_class))
+            self._paces.setdefault(place, Pace()).started(order.file_id, now)
         if self._look_at is None:
             self._look_at = now + self.optimizer.pace()
             self._wake()
@@ -98,6 +105,8 @@ class Governor:
             return
         driven.told_at = self._now()
         self._meter.marker(key, n_bytes, driven.told_at)
+        if n_bytes and not driven.moving:
+            self._pace(driven, ended=False)
         if n_bytes and not driven.moving:
             driven.moving = True
             link = self._board.link(order.queue)
@@ -146,10 +155,34 @@ class Governor:
         self._apply(changed)
         if driven.idle:
             self._idles(link, -1)
+        if order.queue.size_class >= LARGE:
+            self._pace(driven, ended=True)
         end, scope = _end_of(driven)
         self._meter.ended((order.file_id, order.epoch), end, driven.n_moved, now, scope)
         if done or isinstance(outcome, Failed):
             self.measures.ended(now, link, max(now - driven.began_at, 1e-6), driven.n_moved, ok=done)
+
+    # Large files
+
+    def _pace(self, driven: Driven, *, ended: bool) -> None:
+        """A large file has shown itself, or ended."""
+        queue, now = driven.order.queue, self._now()
+        place = Place("size", queue.dest_se, str(queue.size_class))
+        pace = self._paces.get(place)
+        if pace is None:
+            return
+        if ended:
+            pace.ended(driven.order.file_id, now)
+        else:
+            pace.shown(driven.order.file_id, now)
+        self._board.scheduler.cap(place, "pace", self._paced(place, pace, now))
+        self._wake()
+
+    @staticmethod
+    def _paced(place: Place, pace: Pace, now: float) -> Cap:
+        limit = pace.limit(now)
+        text = f"{place}: {limit} run at a time until the first of them have shown how they go"
+        return Cap(limit, Reason(code=Why.OPTIMIZER, text=text, subject=str(place)))
 
     # Caps
 
@@ -225,6 +258,10 @@ class Governor:
             self._look(now)
 
     def _look(self, now: float) -> None:
+        for place, pace in self._paces.items():
+            if pace.look(now):
+                self._board.scheduler.cap(place, "pace", self._paced(place, pace, now))
+                self._wake()
         samples = self._meter.samples(now, self._bounds, self._waiting)
         changed = False
         for sample in samples:

@@ -27,11 +27,11 @@ class Place(NamedTuple):
     """Something that transfers take up room in while they run."""
 
     kind: str
-    """`in`, `out` (an endpoint's directions), `link`, `vo-in`, `vo-out` (a VO on an endpoint), `node`."""
+    """`in`, `out` (an endpoint's directions), `link`, `vo-in`, `vo-out` (a VO on an endpoint), `size`, `node`."""
     name: str
     """The endpoint; of a link its source; empty for the node."""
     other: str = ""
-    """Of a link its destination; the VO of `vo-in` and `vo-out`."""
+    """Of a link its destination; the VO of `vo-in` and `vo-out`; the class of sizes (`sizes`) into an endpoint."""
 
     def __str__(self) -> str:
         match self.kind:
@@ -39,6 +39,8 @@ class Place(NamedTuple):
                 return f"{'into' if self.kind == 'in' else 'out of'} {self.name}"
             case "link":
                 return f"{self.name} → {self.other}"
+            case "size":
+                return f"large files (class {self.other}) into {self.name}"
             case "vo-in" | "vo-out":
                 return f"{self.other} {'into' if self.kind == 'vo-in' else 'out of'} {self.name}"
             case _:

@@ -36,6 +36,11 @@ class Optimizer:
         self._history: dict[Place, deque[Adjustment]] = {}
         self._learning = True
 
+    @property
+    def enabled(self) -> bool:
+        """It bounds anything."""
+        return self._settings.enabled
+
     def target(self, place: Place, lowest: int, highest: int) -> int:
         """How many may run in `place`, within the configured bounds."""
         if not self._settings.enabled:

@@ -19,6 +19,7 @@ NAMES: Final = {
     "link": "limit of the link {0}",
     "vo-in": "limit of {0.other} into {0.name}",
     "vo-out": "limit of {0.other} out of {0.name}",
+    "size": "number of {0}",
     "node": "limit of this node",
 }
 OWED_SLOTS: Final = 4.0

@@ -22,6 +22,7 @@ from transfer_engine import order
 from transfer_engine.lanes import Lane, Site, VoNode
 from transfer_engine.limits import NODE, LimitTable
 from transfer_engine.model import Cap, Link, Place, Queue, QueueId
+from transfer_engine.pacing import LARGE
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.rooms import REMEMBER, Band, Room
 from transfer_engine.shares import ShareTable
@@ -117,6 +118,7 @@ class Scheduler:
             Place("link", queue.source_se, queue.dest_se),
             Place("vo-in", queue.dest_se, queue.vo),
             Place("vo-out", queue.source_se, queue.vo),
+            *((Place("size", queue.dest_se, str(queue.size_class)),) if queue.size_class >= LARGE else ()),
         )
         limited = (Place("in", queue.dest_se), *places[:2])
         lane = Lane(
