@@ -16,8 +16,9 @@ from typing import Any
 from protocols.errors import Scope
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.metering import End, Meter
-from transfer_engine.model import FileId, Link, Place
+from transfer_engine.model import FileId
 from transfer_engine.optimizer import Optimizer
+from transfer_engine.places import Link, Place
 from transfer_engine.simulation.network import Network
 from transfer_engine.simulation.sharing import Capacity
 

@@ -27,18 +27,7 @@ from transfer_engine.figures import LinkStatus
 from transfer_engine.governor import Governor
 from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import (
-    Assignment,
-    Change,
-    Claim,
-    Done,
-    Evidence,
-    Failure,
-    FileId,
-    JobId,
-    JobRequest,
-    Outcome,
-)
+from transfer_engine.model import Assignment, Change, Claim, Done, Evidence, Failure, FileId, JobId, JobRequest, Outcome
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.outlook import Foresight
 from transfer_engine.service.app import build_app

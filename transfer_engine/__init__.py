@@ -23,18 +23,9 @@ if TYPE_CHECKING:
         StoreUnavailable,
     )
     from transfer_engine.figures import LinkStatus, Running
-    from transfer_engine.model import (
-        FileId,
-        FileView,
-        JobId,
-        JobOptions,
-        JobRequest,
-        JobView,
-        StoredEvent,
-        Transfer,
-        Verify,
-    )
+    from transfer_engine.model import FileId, JobId, JobOptions, JobRequest, Transfer, Verify
     from transfer_engine.states import FileState, JobState, JobType
+    from transfer_engine.views import FileView, JobView, StoredEvent
     from transfer_engine.wiring import TransferEngine
 
 __all__ = [

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from transfer_engine.model import FileId, JobId, Link
+from transfer_engine.model import FileId, JobId
+from transfer_engine.places import Link
 from transfer_engine.reasons import Reason
 
 

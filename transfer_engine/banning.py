@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol, TypeVar
 from protocols.errors import Again, Phase, Scope
 from transfer_engine.bans import BanTable, is_active, sentence, spellings, storage_key
 from transfer_engine.clock import Deps
-from transfer_engine.model import Assignment, Ban, Failure, FileId, JobId, Shift
+from transfer_engine.model import Assignment, Failure, FileId, JobId, Shift
+from transfer_engine.places import Ban
 from transfer_engine.states import JobType
 from transfer_engine.store.api import Canceled, Store, WaitingFilter
 

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from transfer_engine import urls
 from transfer_engine.errors import Invalid
-from transfer_engine.model import Ban, Cap, Place
+from transfer_engine.places import Ban, Cap, Place
 from transfer_engine.reasons import Reason, Why
 
 HTTP_FAMILY: Final = ("https", "davs", "http", "dav")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Assignment, Claim, FileId, Link, Place, Queue, Shift
+from transfer_engine.model import Assignment, Claim, FileId, Queue, Shift
+from transfer_engine.places import Link, Place
 from transfer_engine.schedule import LaneKey, Scheduler, Start
 from transfer_engine.shares import ShareTable
 

@@ -14,10 +14,11 @@ from typing import Final
 
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import NODE
-from transfer_engine.model import Cap, FileView, Link, Place
+from transfer_engine.places import Cap, Link, Place
 from transfer_engine.queueing import LaneName, lane_name
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.schedule import LaneKey, Scheduler
+from transfer_engine.views import FileView
 
 RANK: Final = {
     why: rank

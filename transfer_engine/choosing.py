@@ -23,19 +23,9 @@ from transfer_engine.driving import Driven
 from transfer_engine.forecast import Outlook
 from transfer_engine.linkviews import LinkViews, Wanted, slowed_links
 from transfer_engine.measures import Measures
-from transfer_engine.model import (
-    Assignment,
-    Choice,
-    FileId,
-    Link,
-    PlannedFile,
-    PlannedJob,
-    Queue,
-    QueueId,
-    Reroute,
-    Shift,
-)
+from transfer_engine.model import Assignment, Choice, FileId, PlannedFile, PlannedJob, Queue, QueueId, Reroute, Shift
 from transfer_engine.outlook import INLINE_MAX, Foresight
+from transfer_engine.places import Link
 from transfer_engine.schedule import LaneKey
 from transfer_engine.selection import LinkView
 from transfer_engine.sizes import UNKNOWN, size_class, typical_bytes

@@ -28,7 +28,7 @@ from transfer_engine.evidence import (
 )
 from transfer_engine.guarding import Guard
 from transfer_engine.metering import Sample
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 from transfer_engine.seeking import SAME, Search
 from transfer_engine.tuning import Adjustment, Phase
 

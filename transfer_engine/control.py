@@ -17,7 +17,8 @@ from transfer_engine.banning import Banning, Bans, Hooks, Moving, Tell, nobody
 from transfer_engine.bans import UserBan, instant, parse_endpoint, sentence, storage_key
 from transfer_engine.clock import Deps
 from transfer_engine.errors import Banned, Conflict, Invalid
-from transfer_engine.model import Ban, Cap, Failure, JobId, JobRequest, Place, PlannedJob
+from transfer_engine.model import Failure, JobId, JobRequest, PlannedJob
+from transfer_engine.places import Ban, Cap, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.states import JOB_TERMINAL
 from transfer_engine.store.api import JobFilter, Reader, Store

@@ -23,19 +23,16 @@ from transfer_engine.model import (
     PRIORITY_MAX,
     PRIORITY_MIN,
     FileId,
-    FileView,
     JobId,
     JobOptions,
     JobRequest,
-    JobView,
-    Link,
-    Place,
     PlannedJob,
-    StoredEvent,
     Transfer,
 )
+from transfer_engine.places import Link, Place
 from transfer_engine.states import JOB_TERMINAL
 from transfer_engine.store.api import Canceled, Inserted, Reader, Store
+from transfer_engine.views import FileView, JobView, StoredEvent
 
 log = logging.getLogger(__name__)
 

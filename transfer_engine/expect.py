@@ -8,10 +8,12 @@ from typing import Final
 
 from transfer_engine.causes import BARRING
 from transfer_engine.driving import Driven
-from transfer_engine.model import FileId, FileView, Link, Position
+from transfer_engine.model import FileId, Position
 from transfer_engine.outlook import Foresight
+from transfer_engine.places import Link
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.schedule import LaneKey
+from transfer_engine.views import FileView
 
 ENDLESS: Final[Mapping[Why, str]] = {
     Why.BAN: "the ban has no end, somebody has to lift it",

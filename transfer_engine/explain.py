@@ -19,13 +19,15 @@ from transfer_engine.expect import ENDLESS, NO_EXPERIENCE, Expectation, expected
 from transfer_engine.explain_places import PlaceExplainer, decisions
 from transfer_engine.governor import Governor
 from transfer_engine.health.wording import Row
-from transfer_engine.model import FileId, FileView, JobId, JobView, Link, Place, Position
+from transfer_engine.model import FileId, JobId, Position
 from transfer_engine.outlook import Foresight
+from transfer_engine.places import Link, Place
 from transfer_engine.queueing import positions
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.states import TERMINAL, FileState, JobType
 from transfer_engine.store.api import Reader
 from transfer_engine.submission import SOURCES_MAX
+from transfer_engine.views import FileView, JobView
 
 __all__ = ["Explainer", "Explanation", "LinkOutlook", "Sight"]
 

@@ -15,9 +15,9 @@ from transfer_engine.climbing import Adjustment
 from transfer_engine.expect import ENDLESS, NO_EXPERIENCE
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import NODE, UNLIMITED
-from transfer_engine.model import Link, Place
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.outlook import Foresight
+from transfer_engine.places import Link, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.schedule import LaneKey
 

@@ -8,9 +8,10 @@ from typing import Final
 from protocols.api import Mode
 from transfer_engine.bans import instant
 from transfer_engine.driving import Driven
-from transfer_engine.model import FileId, FileView, JobView, Position
+from transfer_engine.model import FileId, Position
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.states import FileState, JobType
+from transfer_engine.views import FileView, JobView
 
 _UNITS: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 PHASES: Final = {

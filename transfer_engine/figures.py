@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from transfer_engine.banning import Moving
 from transfer_engine.board import Board, LinkTally
 from transfer_engine.driving import Driven
-from transfer_engine.model import FileId, JobId, Link
+from transfer_engine.model import FileId, JobId
+from transfer_engine.places import Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from typing import Final
 
 from transfer_engine.course import HALF, TAIL, Course
 from transfer_engine.filling import Filling, Seat, Tree
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 from transfer_engine.shares import ShareTable
 
 PHASES_MAX: Final = 300

@@ -19,9 +19,10 @@ from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
 from transfer_engine.measures import Measures
 from transfer_engine.metering import End, Meter
-from transfer_engine.model import Cap, Change, Done, Failed, Failure, FileId, Link, Outcome, Place, Unknown
+from transfer_engine.model import Change, Done, Failed, Failure, FileId, Outcome, Unknown
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.pacing import LARGE, Pace
+from transfer_engine.places import Cap, Link, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.saturation import Saturation
 

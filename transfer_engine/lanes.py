@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from transfer_engine.shares import Account
 
 if TYPE_CHECKING:
-    from transfer_engine.model import Link, Queue
+    from transfer_engine.model import Queue
+    from transfer_engine.places import Link
     from transfer_engine.rooms import Band, Room
 
 RECENT_S: Final = 600.0

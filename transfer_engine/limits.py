@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from transfer_engine.config import Limits
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 
 UNLIMITED: Final = 1 << 30
 NODE: Final = Place("node", "")

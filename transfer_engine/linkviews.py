@@ -11,7 +11,7 @@ from transfer_engine.driving import Driven
 from transfer_engine.forecast import Outlook, start_of
 from transfer_engine.lanes import Lane
 from transfer_engine.measures import Measures
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 from transfer_engine.reasons import Why
 from transfer_engine.rooms import Room
 from transfer_engine.schedule import LaneKey

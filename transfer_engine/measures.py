@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from transfer_engine.model import Link
+from transfer_engine.places import Link
 
 HALF_LIFE_S: Final = 600.0
 RECENT_S: Final = 180.0

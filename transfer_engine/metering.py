@@ -14,7 +14,8 @@ from enum import Enum
 from typing import Final
 
 from protocols.errors import Scope
-from transfer_engine.model import FileId, Link, Place
+from transfer_engine.model import FileId
+from transfer_engine.places import Link, Place
 
 Key = tuple[FileId, int]
 """A transfer and its epoch."""

@@ -9,50 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, NewType
+from typing import Any, NewType
 
 from protocols.checksum import Checksum
 from protocols.errors import Again, Phase, Scope, TransferError
-from transfer_engine.reasons import Reason
-from transfer_engine.states import Event, FileState, JobState, JobType
+from transfer_engine.states import Event, FileState, JobType
 
 JobId = NewType("JobId", str)
 """UUID of a job, in text form."""
 FileId = NewType("FileId", int)
 """Number of a transfer, unique in a store and never used again."""
 QueueId = NewType("QueueId", int)
-
-
-class Place(NamedTuple):
-    """Something that transfers take up room in while they run."""
-
-    kind: str
-    """`in`, `out` (an endpoint's directions), `link`, `vo-in`, `vo-out` (a VO on an endpoint), `size`, `node`."""
-    name: str
-    """The endpoint; of a link its source; empty for the node."""
-    other: str = ""
-    """Of a link its destination; the VO of `vo-in` and `vo-out`; the class of sizes (`sizes`) into an endpoint."""
-
-    def __str__(self) -> str:
-        match self.kind:
-            case "in" | "out":
-                return f"{'into' if self.kind == 'in' else 'out of'} {self.name}"
-            case "link":
-                return f"{self.name} → {self.other}"
-            case "size":
-                return f"large files (class {self.other}) into {self.name}"
-            case "vo-in" | "vo-out":
-                return f"{self.other} {'into' if self.kind == 'vo-in' else 'out of'} {self.name}"
-            case _:
-                return "this node"
-
-
-@dataclass(frozen=True, slots=True)
-class Cap:
-    """Somebody beside the configuration who bounds what may run in a place: breaker, ban, optimizer, drain."""
-
-    limit: int
-    reason: Reason
 
 
 Metadata = Any
@@ -68,17 +35,6 @@ class Verify(StrEnum):
     SOURCE = "source"
     TARGET = "target"
     BOTH = "both"
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An ordered pair of endpoints (`scheme://host`, lower-case, no port)."""
-
-    source_se: str
-    dest_se: str
-
-    def __str__(self) -> str:
-        return f"{self.source_se} → {self.dest_se}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,119 +343,6 @@ class Applied:
     state: FileState | None = None
     """The state now; None when the epoch is no longer the change's."""
     job_ended: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredEvent:
-    """One entry of the outbox: a state change, in commit order."""
-
-    seq: int
-    """Cursor: strictly increasing."""
-    at: float
-    kind: str
-    """`job` or `transfer`."""
-    job_id: JobId
-    file_id: FileId | None
-    state: str
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileView:
-    """One transfer as users see it."""
-
-    file_id: FileId
-    job_id: JobId
-    file_index: int
-    state: FileState
-    source_url: str
-    dest_url: str
-    source_se: str
-    dest_se: str
-    vo: str
-    activity: str
-    priority: int
-    size_bytes: int | None
-    """As the user declared it."""
-    checksum: str | None
-    metadata: Metadata
-    scitag: int | None
-    selection_strategy: str
-    n_failed: int
-    submitted_at: float
-    started_at: float | None
-    finished_at: float | None
-    retry_at: float | None
-    """When it may be claimed again; None: now, or not before its job is told to go on."""
-    reason: str | None
-    failure: Mapping[str, Any] | None
-    """`Failure` as a mapping, with code, scope, phase, errno, message, hint."""
-    seen_bytes: int | None
-    seen_checksum: str | None
-    evidence: str | None
-    transfer_s: float | None
-    mode: str | None
-    owner: str | None
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobView:
-    """One job as users see it."""
-
-    job_id: JobId
-    state: JobState
-    job_type: JobType
-    vo: str
-    user_dn: str
-    cred_id: str
-    priority: int
-    submitted_at: float
-    finished_at: float | None
-    reason: str | None
-    source_se: str | None
-    dest_se: str | None
-    metadata: Metadata
-    options: JobOptions
-    params: Mapping[str, Any]
-    cancel_requested: bool
-    n_files: int
-    n_finished: int
-    n_failed: int
-    n_canceled: int
-    held: bool = False
-    """What waits of it stays where it is until the job is told to go on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptView:
-    """One attempt that did not finish its transfer."""
-
-    file_id: FileId
-    epoch: int
-    at: float
-    reason: str
-    owner: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ban:
-    """An operator's order to leave a storage alone, in both directions."""
-
-    endpoint: str
-    """`scheme://host`, lower-case."""
-    vo: str | None
-    """Only for transfers of this VO; None: for everybody."""
-    cancel: bool
-    """Waiting transfers are cancelled; False: they wait for the end of the ban."""
-    allow_submit: bool
-    """New transfers may be submitted meanwhile, and wait; only without `cancel`."""
-    until: float | None
-    """Instant at which it ends by itself; None: when it is lifted."""
-    message: str
-    by: str
-    """Who ordered it."""
-    since: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from transfer_engine.climbing import Climber
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import Others
 from transfer_engine.metering import Sample
-from transfer_engine.model import Place
 from transfer_engine.optimizer_memory import read, write
+from transfer_engine.places import Place
 from transfer_engine.tuning import Adjustment, Phase
 
 HISTORY_MAX: Final = 200

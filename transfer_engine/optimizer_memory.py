@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transfer_engine.climbing import Climber
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.evidence import Ceiling, SizeClass
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 from transfer_engine.tuning import Adjustment, Phase
 
 KEEP: Final = 20

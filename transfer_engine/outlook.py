@@ -13,7 +13,7 @@ from transfer_engine.forecast import Ceiling, Load, Outlook, predict, start_of
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import UNLIMITED
 from transfer_engine.measures import SLOT_S_DEFAULT, LinkMeasures, Measures
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 from transfer_engine.schedule import LaneKey
 from transfer_engine.shares import ShareTable
 from transfer_engine.sizes import UNKNOWN, typical_bytes

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from transfer_engine import urls
 from transfer_engine.driving import Driven
-from transfer_engine.model import FileId, FileView, JobView, Position
+from transfer_engine.model import FileId, Position
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState
 from transfer_engine.store.api import Reader
+from transfer_engine.views import FileView, JobView
 
 LaneName = tuple[str, str, str, str, int, int]
 """(source endpoint, destination endpoint, VO, activity, class of size, priority)"""

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from transfer_engine.limits import UNLIMITED
-from transfer_engine.model import Cap, Place
+from transfer_engine.places import Cap, Place
 from transfer_engine.reasons import Reason, Why
 
 if TYPE_CHECKING:

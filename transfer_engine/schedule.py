@@ -21,8 +21,9 @@ from typing import Final
 from transfer_engine import order
 from transfer_engine.lanes import Lane, Site, VoNode
 from transfer_engine.limits import NODE, LimitTable
-from transfer_engine.model import Cap, Link, Place, Queue, QueueId
+from transfer_engine.model import Queue, QueueId
 from transfer_engine.pacing import LARGE
+from transfer_engine.places import Cap, Link, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.rooms import REMEMBER, Band, Room
 from transfer_engine.shares import ShareTable

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 
 RISE, STEEP = 0.25, 0.85
 """Part of a proportional gain with which a large step is worth another one, and with which it may be as large."""

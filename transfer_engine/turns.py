@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from transfer_engine.lanes import Lane, Site
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 from transfer_engine.rooms import Room
 
 WAITS_MAX: Final = 4.0

@@ -17,19 +17,11 @@ from protocols.api import Adapter
 from transfer_engine.attempt import Attempt, Progress, Tools, anonymous
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings, TransferSettings
-from transfer_engine.model import (
-    Assignment,
-    FileId,
-    JobId,
-    JobOptions,
-    JobRequest,
-    JobView,
-    Link,
-    Queue,
-    QueueId,
-)
+from transfer_engine.model import Assignment, FileId, JobId, JobOptions, JobRequest, Queue, QueueId
+from transfer_engine.places import Link
 from transfer_engine.simulation.storages import SimulatedStorages
 from transfer_engine.states import JobState, JobType
+from transfer_engine.views import JobView
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,8 @@ from benchmarks.baselines.driver import Driver, File, Running
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Done, Failed, JobOptions, Link, Unknown
+from transfer_engine.model import Done, Failed, JobOptions, Unknown
+from transfer_engine.places import Link
 from transfer_engine.recovery import Probe
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.simulation.storages import SimulatedStorages

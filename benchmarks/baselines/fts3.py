@@ -42,7 +42,8 @@ from protocols.errors import Phase, Scope
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Done, Failed, Failure, JobOptions, Link, Unknown
+from transfer_engine.model import Done, Failed, Failure, JobOptions, Unknown
+from transfer_engine.places import Link
 from transfer_engine.shares import ShareTable
 from transfer_engine.simulation.storages import SimulatedStorages
 

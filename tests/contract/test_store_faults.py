@@ -32,7 +32,8 @@ from tests.contract.stores import (
     transfer,
 )
 from transfer_engine.errors import StoreUnavailable
-from transfer_engine.model import Assignment, Ban, JobOptions, PlannedJob, Reroute
+from transfer_engine.model import Assignment, JobOptions, PlannedJob, Reroute
+from transfer_engine.places import Ban
 from transfer_engine.states import JobType
 from transfer_engine.store import schema
 from transfer_engine.store.api import WaitingFilter

@@ -28,7 +28,8 @@ from tests.contract.stores import (
     transfer,
 )
 from transfer_engine.errors import NotFound
-from transfer_engine.model import Ban, JobId, JobOptions
+from transfer_engine.model import JobId, JobOptions
+from transfer_engine.places import Ban
 from transfer_engine.states import FileState, JobState, JobType
 
 pytestmark = pytest.mark.asyncio

@@ -9,9 +9,9 @@ import pytest
 
 from tests.contract.stores import KINDS, AnyStore, Stores
 from tests.contract.walk import Walk
-from transfer_engine.model import FileView, JobView
 from transfer_engine.states import DRIVEN, FileState
 from transfer_engine.store.api import JobFilter
+from transfer_engine.views import FileView, JobView
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 N_STEPS = 60

@@ -10,16 +10,7 @@ from typing import Any, Final
 from protocols.errors import Again
 from tests.contract import stores
 from tests.contract.stores import AnyStore, claim, settled
-from transfer_engine.model import (
-    Assignment,
-    Cleaned,
-    JobId,
-    JobOptions,
-    Outcome,
-    Reroute,
-    Shift,
-    Transfer,
-)
+from transfer_engine.model import Assignment, Cleaned, JobId, JobOptions, Outcome, Reroute, Shift, Transfer
 from transfer_engine.states import DRIVEN, JobType
 from transfer_engine.store.api import Canceled, WaitingFilter
 

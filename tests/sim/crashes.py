@@ -28,12 +28,13 @@ from transfer_engine.engine import Engine
 from transfer_engine.errors import StoreUnavailable
 from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import FileView, JobId, JobRequest
+from transfer_engine.model import JobId, JobRequest
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import JOB_TERMINAL, TERMINAL, FileState, JobType
 from transfer_engine.store.sqlite import SqliteStore
+from transfer_engine.views import FileView
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from transfer_engine import board, lanes, order, schedule
 from transfer_engine.board import Board
 from transfer_engine.lanes import ActivityNode, Lane, Site
 from transfer_engine.limits import NODE, UNLIMITED, LimitTable
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 from transfer_engine.rooms import Band, Room
 from transfer_engine.schedule import Scheduler
 from transfer_engine.shares import Account, ShareTable

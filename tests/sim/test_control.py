@@ -17,7 +17,8 @@ from transfer_engine.banning import CANCEL_BLOCK, SWEEP_S, Hooks, Moving
 from transfer_engine.clock import Deps
 from transfer_engine.control import Control
 from transfer_engine.errors import Banned, Conflict, Invalid, NotFound, StoreUnavailable
-from transfer_engine.model import Assignment, Claim, JobId, JobRequest, Place, PlannedJob, Shift, Transfer
+from transfer_engine.model import Assignment, Claim, JobId, JobRequest, PlannedJob, Shift, Transfer
+from transfer_engine.places import Place
 from transfer_engine.reasons import Why
 from transfer_engine.states import JobState, JobType
 from transfer_engine.store.api import Canceled

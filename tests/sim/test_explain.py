@@ -14,10 +14,12 @@ from transfer_engine import JobId, Transfer, TransferEngine
 from transfer_engine.answers import Explanation
 from transfer_engine.config import Settings
 from transfer_engine.errors import NotFound, StoreUnavailable
-from transfer_engine.model import FileView, JobOptions, JobRequest, Link
+from transfer_engine.model import JobOptions, JobRequest
+from transfer_engine.places import Link
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.states import JobType
 from transfer_engine.testing import EPOCH, run
+from transfer_engine.views import FileView
 
 GB = 1_000_000_000
 A, B = "sim://a", "sim://b"

@@ -19,7 +19,7 @@ from transfer_engine import (
     Transfer,
     TransferEngine,
 )
-from transfer_engine.model import Link
+from transfer_engine.places import Link
 from transfer_engine.reasons import Why
 from transfer_engine.testing import run
 

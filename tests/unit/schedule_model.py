@@ -17,7 +17,8 @@ from tests.unit.schedule_lists import check_lane, check_site
 from transfer_engine import schedule
 from transfer_engine.config import Limits, Shares
 from transfer_engine.limits import NODE, UNLIMITED, LimitTable
-from transfer_engine.model import Cap, Place, Queue, QueueId
+from transfer_engine.model import Queue, QueueId
+from transfer_engine.places import Cap, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.rooms import Room
 from transfer_engine.shares import ShareTable

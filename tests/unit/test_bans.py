@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from transfer_engine.bans import BanTable, is_active, parse_endpoint, sentence, spellings, storage_key
 from transfer_engine.errors import Invalid
-from transfer_engine.model import Ban, Place
+from transfer_engine.places import Ban, Place
 from transfer_engine.reasons import Why
 
 NOW = 1_700_000_000.0

@@ -25,7 +25,8 @@ from protocols.errors import (
 )
 from transfer_engine.cli.output import Stop
 from transfer_engine.cli.simulate import policy_named
-from transfer_engine.model import Failure, Link
+from transfer_engine.model import Failure
+from transfer_engine.places import Link
 from transfer_engine.simulation.run import real_engine, simulate
 from transfer_engine.simulation.scenario import parse
 

@@ -16,7 +16,8 @@ from transfer_engine import board as boards
 from transfer_engine.board import Board
 from transfer_engine.config import Limits, Shares, VoLimits
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Assignment, FileId, Link, Place, Queue, QueueId, Shift
+from transfer_engine.model import Assignment, FileId, Queue, QueueId, Shift
+from transfer_engine.places import Link, Place
 from transfer_engine.rooms import Room
 from transfer_engine.schedule import Start
 from transfer_engine.shares import ShareTable

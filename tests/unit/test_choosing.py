@@ -18,8 +18,9 @@ from transfer_engine.errors import StoreUnavailable
 from transfer_engine.limits import LimitTable
 from transfer_engine.linkviews import LinkViews, Wanted, slowed_links
 from transfer_engine.measures import Measures
-from transfer_engine.model import Assignment, Cap, Choice, FileId, Link, Place, Queue, QueueId, Reroute, Shift
+from transfer_engine.model import Assignment, Choice, FileId, Queue, QueueId, Reroute, Shift
 from transfer_engine.outlook import Foresight
+from transfer_engine.places import Cap, Link, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.selection import STRATEGIES
 from transfer_engine.shares import ShareTable

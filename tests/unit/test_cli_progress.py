@@ -7,7 +7,8 @@ import pytest
 from transfer_engine.cli.output import size
 from transfer_engine.cli.progress import Tally, shown
 from transfer_engine.engine import LinkStatus, Running
-from transfer_engine.model import FileId, JobId, Link
+from transfer_engine.model import FileId, JobId
+from transfer_engine.places import Link
 
 
 def running(n: int, *, done: int = 0, size_bytes: int | None = 100, phase: str = "copying") -> Running:

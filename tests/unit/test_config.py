@@ -10,7 +10,7 @@ import pytest
 from transfer_engine import config
 from transfer_engine.errors import Invalid
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Link
+from transfer_engine.places import Link
 
 
 @pytest.fixture

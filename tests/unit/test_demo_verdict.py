@@ -10,8 +10,9 @@ import pytest_asyncio
 
 from transfer_engine.demo.storage import ModelStorage
 from transfer_engine.demo.verdict import Plan, judge, place_of
-from transfer_engine.model import FileId, FileView, JobId
+from transfer_engine.model import FileId, JobId
 from transfer_engine.states import FileState
+from transfer_engine.views import FileView
 
 SEED = 7
 SIZE = 1000

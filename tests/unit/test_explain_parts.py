@@ -14,8 +14,9 @@ from transfer_engine.causes import RANK, Causes, ranked
 from transfer_engine.config import Limits, Settings, Shares
 from transfer_engine.limits import LimitTable
 from transfer_engine.measures import Measures
-from transfer_engine.model import Cap, Place, Queue, QueueId
+from transfer_engine.model import Queue, QueueId
 from transfer_engine.outlook import INLINE_MAX, Foresight
+from transfer_engine.places import Cap, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.shares import ShareTable
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer_engine.forecast import VISITS_MAX, Ceiling, Load, Outlook, _Future, predict, start_of
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 from transfer_engine.shares import ShareTable
 
 EQUAL = ShareTable(vos={}, activities={}, default=1.0)

@@ -11,7 +11,8 @@ from protocols import errors
 from protocols.errors import Phase, Scope
 from transfer_engine.config import BreakerSettings
 from transfer_engine.health import Health
-from transfer_engine.model import Failure, Link, Place
+from transfer_engine.model import Failure
+from transfer_engine.places import Link, Place
 from transfer_engine.reasons import Why
 
 A, B = "https://a", "https://b"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.schedule_model import bandwidth, configured, places, queues_of
 from transfer_engine.config import EndpointLimits, Limits, LinkLimits, VoLimits
 from transfer_engine.limits import NODE, UNLIMITED, LimitTable
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 
 SES, VOS = ("s1", "s2", "d1", "d2"), ("a", "b")
 QUEUES = queues_of(SES, SES, VOS)

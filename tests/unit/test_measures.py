@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_engine.measures import HALF_LIFE_S, SLOT_S_DEFAULT, LinkMeasures, Measures
-from transfer_engine.model import Link
+from transfer_engine.places import Link
 
 attempts = st.lists(
     st.tuples(st.floats(0, 1000), st.floats(0.01, 1e5), st.integers(0, 1 << 45), st.booleans()), min_size=1, max_size=30

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from protocols.errors import Scope
 from transfer_engine.metering import End, Key, Meter, Sample
-from transfer_engine.model import FileId, Link, Place
+from transfer_engine.model import FileId
+from transfer_engine.places import Link, Place
 
 LINK = Link("s", "d")
 OUT, INTO, OWN = Place("out", "s"), Place("in", "d"), Place("link", "s", "d")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.metering import Sample
-from transfer_engine.model import Place
 from transfer_engine.optimizer import HISTORY_MAX, Optimizer
+from transfer_engine.places import Place
 from transfer_engine.tuning import Adjustment
 
 SETTINGS = OptimizerSettings()

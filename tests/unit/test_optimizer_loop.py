@@ -15,8 +15,8 @@ import pytest
 from tests.closed_loop import Loop, Static, Way
 from transfer_engine.config import OptimizerSettings
 from transfer_engine.metering import Sample
-from transfer_engine.model import Place
 from transfer_engine.optimizer import Optimizer
+from transfer_engine.places import Place
 from transfer_engine.simulation.sharing import Capacity
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.schedule_model import World, cap_of, queues_of
 from transfer_engine.config import EndpointLimits, Limits
 from transfer_engine.limits import NODE, UNLIMITED
-from transfer_engine.model import Cap, Place
+from transfer_engine.places import Cap, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.rooms import Band, Room
 

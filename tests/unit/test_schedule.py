@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.unit.schedule_model import World, places, queues_of
 from transfer_engine.config import EndpointLimits, Limits, LinkLimits, LinkShares, Shares, VoLimits
-from transfer_engine.model import Place, Queue
+from transfer_engine.model import Queue
+from transfer_engine.places import Place
 
 SOURCES, DESTINATIONS = ("s1", "s2", "s3"), ("d1", "d2", "d3")
 QUEUES = queues_of(SOURCES, DESTINATIONS, ("atlas", "cms"), ("prod", "user"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from transfer_engine.config import Limits, Shares
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Link
+from transfer_engine.places import Link
 from transfer_engine.shares import ShareTable
 from transfer_engine.simulation import namespace
 from transfer_engine.simulation.bound import Demand

@@ -10,7 +10,8 @@ from tests.unit.schedule_model import World, cap_of, places, queues_of
 from tests.unit.schedule_runs import ENDLESS, Run, by_chance, jain, off
 from transfer_engine.config import Limits, Shares, VoLimits
 from transfer_engine.lanes import PASSED_OVER_MAX
-from transfer_engine.model import Place, Queue, QueueId
+from transfer_engine.model import Queue, QueueId
+from transfer_engine.places import Place
 from transfer_engine.reasons import Why
 from transfer_engine.schedule import CLAIMS_MAX
 

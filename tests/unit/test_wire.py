@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.service import NOW, file
 from transfer_engine.errors import Forbidden, Invalid
-from transfer_engine.model import JobId, JobOptions, JobRequest, JobView, Verify
+from transfer_engine.model import JobId, JobOptions, JobRequest, Verify
 from transfer_engine.service.auth import LOCAL
 from transfer_engine.service.wire import views
 from transfer_engine.service.wire.query import (
@@ -27,6 +27,7 @@ from transfer_engine.service.wire.query import (
 from transfer_engine.service.wire.submission import DeletionJob, parse_submission
 from transfer_engine.service.wire.words import Refused, refusal, timestamp
 from transfer_engine.states import JobState, JobType
+from transfer_engine.views import JobView
 
 RUCIO = {
     "files": [

@@ -14,8 +14,9 @@ from transfer_engine.cli.output import put, put_json, say, size, stop
 from transfer_engine.cli.plan import CopyOptions, Pair
 from transfer_engine.cli.progress import Tally, progress_bar
 from transfer_engine.engine import Engine
-from transfer_engine.model import FileView, JobId, JobOptions, StoredEvent, Transfer, Verify
+from transfer_engine.model import JobId, JobOptions, Transfer, Verify
 from transfer_engine.states import FileState
+from transfer_engine.views import FileView, StoredEvent
 
 JOB_FILES: Final = 10_000
 """Most transfers in one of the command's own jobs."""

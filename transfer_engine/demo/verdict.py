@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from transfer_engine.demo.faults import Fault
 from transfer_engine.demo.storage import ModelStorage
-from transfer_engine.model import FileView
 from transfer_engine.states import FileState
+from transfer_engine.views import FileView
 
 Place = tuple[str, str]
 """(URL of a storage, path)."""

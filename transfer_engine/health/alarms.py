@@ -6,7 +6,7 @@ import heapq
 import math
 from typing import Final
 
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 
 SLACK: Final = 64
 

@@ -35,7 +35,8 @@ from protocols.errors import (
     TimedOut,
     Unavailable,
 )
-from transfer_engine.model import Failure, Link, Place
+from transfer_engine.model import Failure
+from transfer_engine.places import Link, Place
 
 
 class Trouble(StrEnum):

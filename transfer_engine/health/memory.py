@@ -10,7 +10,7 @@ from transfer_engine.health.blame import Trouble
 from transfer_engine.health.circuit import Circuit, State, Streak
 from transfer_engine.health.pause import Pause
 from transfer_engine.health.spot import Spot
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 
 VERSION: Final = 1
 

@@ -16,7 +16,8 @@ from transfer_engine.health.circuit import REOPEN_PART, State
 from transfer_engine.health.pause import Pause
 from transfer_engine.health.spot import Route, Spot, Spots
 from transfer_engine.health.wording import Row, of_circuit, of_pause, row_of_circuit, row_of_pause
-from transfer_engine.model import Cap, Failure, Link, Place
+from transfer_engine.model import Failure
+from transfer_engine.places import Cap, Link, Place
 
 PAUSE_MIN_S: Final = 1.0
 """A `Retry-After` counts whole seconds; its 0 is no invitation to come back at this very instant."""

@@ -8,7 +8,7 @@ from transfer_engine.config import BreakerSettings
 from transfer_engine.health.blame import places_of
 from transfer_engine.health.circuit import Circuit, State
 from transfer_engine.health.pause import Pause
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 
 
 class Spot:

@@ -12,7 +12,7 @@ from protocols.errors import Overloaded, printable
 from transfer_engine.health.blame import Trouble
 from transfer_engine.health.circuit import Circuit, State, Streak
 from transfer_engine.health.pause import Pause
-from transfer_engine.model import Place
+from transfer_engine.places import Place
 from transfer_engine.reasons import Reason, Why
 
 QUOTED_MAX: Final = 160

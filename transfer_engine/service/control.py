@@ -8,7 +8,8 @@ from aiohttp import web
 
 from transfer_engine.bans import HTTP_FAMILY, spellings
 from transfer_engine.errors import Conflict, Forbidden, NotFound
-from transfer_engine.model import Ban, JobId
+from transfer_engine.model import JobId
+from transfer_engine.places import Ban
 from transfer_engine.service.auth import Caller, identify
 from transfer_engine.service.boundary import answer, read_body
 from transfer_engine.service.wire.control import (

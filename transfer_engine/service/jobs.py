@@ -11,7 +11,7 @@ from aiohttp import web
 from transfer_engine.clock import Clock
 from transfer_engine.config import ServiceSettings
 from transfer_engine.errors import Conflict, NotFound
-from transfer_engine.model import FileId, FileView, JobId, JobView
+from transfer_engine.model import FileId, JobId
 from transfer_engine.service.auth import identify
 from transfer_engine.service.boundary import answer, read_body
 from transfer_engine.service.wire.query import (
@@ -44,6 +44,7 @@ from transfer_engine.service.wire.words import (
 )
 from transfer_engine.states import JOB_TERMINAL
 from transfer_engine.store.api import Canceled
+from transfer_engine.views import FileView, JobView
 
 if TYPE_CHECKING:
     from transfer_engine.engine import Engine

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Link
+from transfer_engine.places import Link
 from transfer_engine.simulation import faults
 from transfer_engine.simulation.integral import Integral
 from transfer_engine.simulation.luck import NOTHING, Lost

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from transfer_engine.limits import UNLIMITED, LimitTable
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 from transfer_engine.shares import ShareTable
 from transfer_engine.simulation.namespace import endpoint
 from transfer_engine.simulation.oracle import Service, Sharer

@@ -12,7 +12,7 @@ from typing import Final
 import xxhash
 
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Link, Place
+from transfer_engine.places import Link, Place
 from transfer_engine.simulation.arrivals import Stream
 from transfer_engine.simulation.namespace import SimPath, endpoint
 

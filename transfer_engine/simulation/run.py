@@ -13,7 +13,8 @@ from typing import Final, Protocol
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import JobId, JobRequest, JobView, Link, Transfer
+from transfer_engine.model import JobId, JobRequest, Transfer
+from transfer_engine.places import Link
 from transfer_engine.shares import ShareTable
 from transfer_engine.simulation import arrivals, namespace
 from transfer_engine.simulation.arrivals import Arrival
@@ -28,6 +29,7 @@ from transfer_engine.simulation.series import Series
 from transfer_engine.simulation.storages import SimulatedStorages
 from transfer_engine.store.memory import SIMULATION_URL
 from transfer_engine.testing import deps, run_virtual
+from transfer_engine.views import JobView
 from transfer_engine.wiring import TransferEngine
 
 COLLECT_EVERY: Final = 50_000

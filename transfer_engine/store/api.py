@@ -18,24 +18,21 @@ from typing import Final, Protocol
 from transfer_engine.model import (
     Applied,
     Assignment,
-    AttemptView,
-    Ban,
     Change,
     Choice,
     Claim,
     Failure,
     FileId,
-    FileView,
     JobId,
-    JobView,
     PlannedJob,
     Position,
     QueueId,
     Reroute,
     Shift,
-    StoredEvent,
 )
+from transfer_engine.places import Ban
 from transfer_engine.states import FileState, JobState
+from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
 LOOKED_AT: Final = 100
 """Transfers of a queue that are looked at to see what choice there is."""

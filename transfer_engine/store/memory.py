@@ -16,23 +16,19 @@ from transfer_engine.errors import Invalid, StoreLocked, StoreUnavailable
 from transfer_engine.model import (
     Applied,
     Assignment,
-    AttemptView,
-    Ban,
     Change,
     Choice,
     Claim,
     Failure,
     FileId,
-    FileView,
     JobId,
-    JobView,
     PlannedJob,
     Position,
     QueueId,
     Reroute,
     Shift,
-    StoredEvent,
 )
+from transfer_engine.places import Ban
 from transfer_engine.store import (
     memory_cancel,
     memory_claim,
@@ -44,6 +40,7 @@ from transfer_engine.store import (
 from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.cancel import BY_USER, CancelRequest
 from transfer_engine.store.memory_tables import Tables
+from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
 URL: Final = "memory://"
 """What names this store where others are named by the URL of a database."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from itertools import islice
 
 from transfer_engine.errors import NotFound
-from transfer_engine.model import AttemptView, FileId, FileView, JobId, JobView, Queue, StoredEvent
+from transfer_engine.model import FileId, JobId, Queue
 from transfer_engine.states import FileState
 from transfer_engine.store.api import JobFilter, LinkCount
 from transfer_engine.store.memory_rows import Job
 from transfer_engine.store.memory_tables import Tables
+from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
 
 def job_list(tables: Tables, where: JobFilter) -> list[JobView]:

@@ -12,20 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protocols import checksum as checksums
-from transfer_engine.model import (
-    Assignment,
-    AttemptView,
-    Done,
-    Failure,
-    FileId,
-    FileView,
-    JobView,
-    PlannedFile,
-    PlannedJob,
-    Queue,
-)
+from transfer_engine.model import Assignment, Done, Failure, FileId, PlannedFile, PlannedJob, Queue
 from transfer_engine.states import TERMINAL, FileState, JobState, JobType
 from transfer_engine.store.rows import dump_failure, load_json, load_options
+from transfer_engine.views import AttemptView, FileView, JobView
 
 
 class Job:

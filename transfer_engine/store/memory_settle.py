@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from transfer_engine.model import Applied, AttemptView, Change, Queue, Shift
+from transfer_engine.model import Applied, Change, Queue, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobState, JobType, roll_up, step
 from transfer_engine.store.memory_replicas import next_replica
 from transfer_engine.store.memory_rows import Gone, Job, Row
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.store.settle import DETAILS_REASON
+from transfer_engine.views import AttemptView
 
 
 def apply(tables: Tables, change: Change) -> Applied:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from transfer_engine.errors import NotFound
-from transfer_engine.model import Ban, FileId, JobId, Queue, QueueId, Shift, StoredEvent
+from transfer_engine.model import FileId, JobId, Queue, QueueId, Shift
+from transfer_engine.places import Ban
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.memory_rows import GONE, Bucket, Gone, Job, Row, further_replicas, planned
+from transfer_engine.views import StoredEvent
 
 STALE_MAX: Final = 64
 """Numbers beyond twice those that are ready, in a bucket, before it is swept."""

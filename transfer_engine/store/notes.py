@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, insert, select
 
-from transfer_engine.model import Ban
+from transfer_engine.places import Ban
 from transfer_engine.store.tables import EVERY_VO, bans, kept
 
 

@@ -9,12 +9,13 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.sql import Select
 
 from transfer_engine.errors import NotFound
-from transfer_engine.model import AttemptView, FileId, FileView, JobId, JobView, Position, StoredEvent
+from transfer_engine.model import FileId, JobId, Position
 from transfer_engine.states import FileState, JobType
 from transfer_engine.store import rows
 from transfer_engine.store.api import JobFilter, LinkCount
 from transfer_engine.store.tables import DRIVEN_SQL, READY_SQL, attempts, events, jobs, queues, transfers
 from transfer_engine.submission import SOURCES_MAX
+from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
 _IDS_PER_QUERY: Final = 500
 """Well below the number of variables that any SQLite allows in one statement."""

@@ -10,21 +10,10 @@ from typing import Any
 
 from protocols import checksum as checksums
 from protocols.errors import Again, Phase, Scope
-from transfer_engine.model import (
-    Assignment,
-    AttemptView,
-    Failure,
-    FileId,
-    FileView,
-    JobId,
-    JobOptions,
-    JobView,
-    Queue,
-    StoredEvent,
-    Verify,
-)
+from transfer_engine.model import Assignment, Failure, FileId, JobId, JobOptions, Queue, Verify
 from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.tables import HELD_AT
+from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
 
 def load_json(text: str | None) -> Any:

@@ -20,23 +20,19 @@ from transfer_engine.errors import Invalid, NotFound, StoreLocked, StoreUnavaila
 from transfer_engine.model import (
     Applied,
     Assignment,
-    AttemptView,
-    Ban,
     Change,
     Choice,
     Claim,
     Failure,
     FileId,
-    FileView,
     JobId,
-    JobView,
     PlannedJob,
     Position,
     QueueId,
     Reroute,
     Shift,
-    StoredEvent,
 )
+from transfer_engine.places import Ban
 from transfer_engine.store import notes, queries, replicas, schema
 from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.books import Books
@@ -48,6 +44,7 @@ from transfer_engine.store.tables import engines, events
 from transfer_engine.store.waiting import Hasten, Hold, LoadBacklog, Promote, SetPriority
 from transfer_engine.store.withdraw import Search, Withdraw, Withdrawal
 from transfer_engine.store.writer import Writer
+from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from transfer_engine.bans import UserBan, parse_endpoint
 from transfer_engine.control import Drain
-from transfer_engine.model import Ban
+from transfer_engine.places import Ban
 from transfer_engine.service.auth import Caller
 from transfer_engine.service.wire.views import HOST
 from transfer_engine.service.wire.words import Refused, document_error, timestamp, value_error

@@ -14,11 +14,13 @@ from transfer_engine.answers import Explanation, LinkOutlook
 from transfer_engine.bans import parse_endpoint
 from transfer_engine.figures import LinkStatus
 from transfer_engine.health.wording import Row
-from transfer_engine.model import FileId, JobView, Link, Place
+from transfer_engine.model import FileId
+from transfer_engine.places import Link, Place
 from transfer_engine.reasons import Reason
 from transfer_engine.service.wire.query import parse_file_ids
 from transfer_engine.service.wire.views import job_state
 from transfer_engine.service.wire.words import Refused, timestamp
+from transfer_engine.views import JobView
 
 SHOWN: Final = 1000
 """Transfers of a job that are explained when nothing else is asked for."""

@@ -15,9 +15,10 @@ from typing import Any, Final, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from transfer_engine.model import AttemptView, FileView, JobOptions, JobView
+from transfer_engine.model import JobOptions
 from transfer_engine.service.wire.words import CANCELED_JOB, FILES_FAILED, FOUND, VERIFY_LETTERS, no_job, timestamp
 from transfer_engine.states import JOB_TERMINAL, FileState, JobState, JobType, roll_up
+from transfer_engine.views import AttemptView, FileView, JobView
 
 HOST: Final = platform.node()
 MIB: Final = 1024 * 1024
