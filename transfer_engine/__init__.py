@@ -57,7 +57,7 @@ __all__ = [
 
 _HOME = {
     "transfer_engine.config": ("Settings",),
-    "transfer_engine.engine": ("LinkStatus", "Running"),
+    "transfer_engine.figures": ("LinkStatus", "Running"),
     "transfer_engine.errors": (
         "Banned",
         "Conflict",
@@ -70,16 +70,14 @@ _HOME = {
     ),
     "transfer_engine.model": (
         "FileId",
-        "FileView",
         "JobId",
         "JobOptions",
         "JobRequest",
-        "JobView",
-        "StoredEvent",
         "Transfer",
         "Verify",
     ),
     "transfer_engine.states": ("FileState", "JobState", "JobType"),
+    "transfer_engine.views": ("FileView", "JobView", "StoredEvent"),
     "transfer_engine.wiring": ("TransferEngine",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
