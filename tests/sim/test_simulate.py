@@ -136,9 +136,13 @@ def test_a_stop_in_the_middle_leaves_work():
 def test_disks_are_slower_with_more_copies_than_heads():
     few = small(limits={"endpoint_inbound": 2})
     many = small(limits={"endpoint_inbound": 20})
-    for data in (few, many):
+    found = small(limits={"endpoint_inbound": 20})
+    for data in (few, many, found):
         data["endpoints"]["c"] |= {"heads": 2, "thrash": 1.0}
-    assert simulate(parse(few)).makespan_s * 3 < simulate(parse(many)).makespan_s
+        data["settings"] = {"optimizer": {"enabled": data is found}}
+    fewest_s = simulate(parse(few)).makespan_s
+    assert fewest_s * 3 < simulate(parse(many)).makespan_s
+    assert simulate(parse(found)).makespan_s < 1.15 * fewest_s, "the optimizer finds the disk's best number"
 
 
 @pytest.mark.slow

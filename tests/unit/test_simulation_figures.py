@@ -27,13 +27,15 @@ def fairness(**shares):
     return Fairness(ShareTable.of(Shares(**shares)), LimitTable.of(limits), 600.0)
 
 
-def play(found, *, backlog, active, running, looks=11, emptied=()):
-    """`looks` samples a minute apart, everything constant."""
+def play(found, *, backlog, active, running, looks=11, emptied=(), per_minute=10):
+    """`looks` samples a minute apart, everything constant; each slot finishes `per_minute` files."""
     services = {key: Service(running=n) for key, n in running.items()}
     for minute in range(looks):
         gone = frozenset(emptied if minute == 5 else ())
         look = Look(now=60.0 * minute, backlog=backlog, active=active, services=services, moving={}, emptied=gone)
         found.look(look)
+        for service in services.values():
+            service.n_files += service.running * per_minute
     return found
 
 
@@ -52,6 +54,25 @@ def test_shares_that_hold_give_one():
     )
     assert (found.vos.n_windows, found.vos.lowest) == (1, pytest.approx(1.0))
     assert found.deviation == pytest.approx(0)
+
+
+def test_a_share_of_a_few_transfers_cannot_be_kept_exactly():
+    found = play(
+        fairness(vos={"x": 100}),
+        backlog={(A, "x", "p"): 5, (A, "y", "p"): 5},
+        active={A: 9},
+        running={("d", "x", "p"): 9, ("d", "y", "p"): 0},
+        per_minute=1,
+    )
+    assert found.vos.n_windows == 0, "a hundredth of 90 transfers is less than one"
+    starved = play(
+        fairness(vos={"x": 2}),
+        backlog={(A, "x", "p"): 5, (A, "y", "p"): 5},
+        active={A: 9},
+        running={("d", "x", "p"): 9, ("d", "y", "p"): 0},
+        per_minute=1,
+    )
+    assert starved.vos.lowest < 0.9, "a third of them is many"
 
 
 def test_shares_that_do_not_hold_are_seen():
