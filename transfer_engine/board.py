@@ -44,7 +44,8 @@ class Board:
     def __init__(self, limits: LimitTable, shares: ShareTable) -> None:
         self.scheduler = Scheduler(limits, shares)
         self.tallies: dict[Link, LinkTally] = {}
-        self._slots: dict[FileId, _Slot] = {}
+        self._slots: dict[tuple[FileId, int], _Slot] = {}
+        """(transfer, epoch) → what it holds: the next claim may be told before the last attempt's end."""
         self._blocked: dict[str, set[LaneKey]] = {}
         """Host → lanes whose transfers wait for destinations there that are being written."""
         self._freed: set[str] = set()
@@ -81,7 +82,7 @@ class Board:
             key = (lane.queue.id, lane.priority)
             got = by_lane.get(key, [])
             for order in got:
-                self._slots[order.file_id] = _Slot(now, start.bytes_s)
+                self._slots[order.file_id, order.epoch] = _Slot(now, start.bytes_s)
                 lane.n_bytes -= order.size_bytes or 0
             if len(got) < start.n:
                 self.scheduler.returned(lane, start.n - len(got), now, start.bytes_s)
@@ -104,14 +105,14 @@ class Board:
     def hold(self, order: Assignment, now: float) -> None:
         """Count a driven transfer that no decision of this engine started."""
         self.scheduler.hold(order.queue, order.priority, now)
-        self._slots[order.file_id] = _Slot(now, 0.0)
+        self._slots[order.file_id, order.epoch] = _Slot(now, 0.0)
 
     def release(self, order: Assignment, now: float, n_bytes: int = 0) -> None:
         """A driven transfer is settled: its slots are free, its destination may be claimed again.
 
         Args: n_bytes: what it moved.
         """
-        slot = self._slots.pop(order.file_id)
+        slot = self._slots.pop((order.file_id, order.epoch))
         held_s = max(now - slot.since, 1e-6)
         self.scheduler.learn(order.queue, held_s, n_bytes / held_s)
         self.scheduler.release(order.queue, order.priority, now, slot.bytes_s)

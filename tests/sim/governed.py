@@ -7,6 +7,7 @@ limits at each of them, with what the scheduler believes, and at the end with no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -329,10 +330,8 @@ class Crowd:
 
     async def act(self) -> None:
         """One thing; what the engine refuses is refused."""
-        try:
+        with contextlib.suppress(EngineError):
             await self._act(self.rng.random())
-        except EngineError:
-            pass
 
     async def _act(self, choice: float) -> None:
         rng, engine, control = self.rng, self.engine, self.engine.control

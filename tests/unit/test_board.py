@@ -281,6 +281,20 @@ def test_claims_that_the_store_did_not_answer_are_made_again() -> None:
     assert [start.n for start in board.decide(1.0)] == [5]
 
 
+def test_a_transfer_may_be_claimed_again_before_its_last_attempt_is_told_to_have_ended() -> None:
+    """One commit can hold the end of an attempt and the next claim; their answers come in either order."""
+    board = board_of(Limits())
+    first = order_of(QUEUES[0], 1)
+    board.hold(first, 0.0)
+    board.shift([Shift(QUEUES[0], 3, 1)], 0.0)
+    again = replace(first, epoch=first.epoch + 1)
+    board.claimed(board.decide(0.0), [again], 0.0)
+    board.release(first, 1.0)
+    assert board.n_active == 1
+    board.release(again, 2.0)
+    assert board.n_active == 0
+
+
 def test_lanes_without_work_are_forgotten_and_transfers_are_not() -> None:
     board = board_of(Limits(endpoint_inbound=1))
     board.shift([Shift(queue, 3, 1) for queue in QUEUES], 0.0)
