@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(40)]
 
 DATA = bytes(range(256)) * 400
 SETTINGS = Settings(
-    retry=RetrySettings(retries_max=2, delay_s=0.01, few_max=2),
+    retry=RetrySettings(retries_max=2, delay_s=0.01, few_max=2, uncharged_max=0),
     transfer=TransferSettings(
         modes=("pull",),
         connect_s=1,

@@ -37,6 +37,8 @@ quarantine_s = 6.0
 modes = ["pull", "push"]
 [tls]
 discover = false
+[optimizer]
+enabled = false
 [service]
 grace_s = {grace_s}
 """

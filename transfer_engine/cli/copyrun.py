@@ -256,6 +256,6 @@ def _as_json(file: FileView) -> dict[str, Any]:
         "checksum": file.seen_checksum,
         "verified": file.evidence,
         "mode": file.mode,
-        "attempts": file.n_failed + (file.state is FileState.FINISHED),
+        "attempts": file.epoch,
         "error": dict(file.failure) if file.failure else None,
     }
