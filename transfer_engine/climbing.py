@@ -1,8 +1,10 @@
 """How many copies one place runs best: a search along its goodput, one level at a time. Pure.
 
-A place ramps (doubling while goodput rises), seeks (small steps around the best level), and holds (looking at the
-neighbours ever more rarely). A fall of goodput that it did not cause makes it descend, an overload makes it retreat.
-A level counts only what ran at it: judging waits until the number active has come to it.
+A place ramps: it doubles until more copies do harm, for those that bring nothing take nothing either. When goodput
+falls it goes back one level and checks whether the number was why; if so it seeks (small steps around the best level),
+and in the end it holds, looking at the neighbours ever more rarely, or not at all where all that may run does. A fall
+of goodput that it did not cause makes it descend, an overload makes it retreat. A level counts only what ran at it:
+judging waits until the number active has come to it. A link begins at its limit and has to be in trouble to leave it.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ class Climber:
         self.settings = settings
         self.target = self.base = settings.initial
         self.phase = Phase.RAMP
+        self.highest: int | None = None
+        """The configured limit, when it was last heard of."""
         self.reference: Seen | None = None
         """What was seen at `base`."""
         self.size = SizeClass()
@@ -65,13 +69,11 @@ class Climber:
         self._flushed = False
         self._first = True
         """No level below `base` was measured in this ramp."""
-        self._n_flat = 0
-        """Steps of this ramp that brought little and did no harm."""
         self._path: dict[int, float] = {}
         """Levels of this ramp, and their goodput."""
         self._search = Search(self.base, 0.0, 0)
         self._harmed: Seen | None = None
-        """What was seen at the level that seemed to do harm."""
+        """What was seen at the level that seemed to do harm; None: a descent from a doubtful level brought nothing."""
         self._tried = 0
         """That level."""
         self._search_base = self.base
@@ -82,6 +84,11 @@ class Climber:
         """Larger files have come: descend as soon as the present level is measured."""
         self._odd = 0
         """Windows in a row that were unusual: positive higher, negative lower."""
+
+    @property
+    def is_free(self) -> bool:
+        """A link that has not been in trouble: nothing but its configured limit bounds it."""
+        return self.place.kind == "link" and self.highest is not None and self.target >= self.highest
 
     def is_settled(self, sample: Sample) -> bool:
         """Whether the present level is what held transfers back, and has been reached."""
@@ -111,16 +118,21 @@ class Climber:
         decade = self.size.decade or 0
         words = f"the mean size went from about {_size_text(before)} to {_size_text(decade)}"
         best = self.levels.best(decade, now)
-        if best is None and self.target >= sample.highest and (self.place.kind == "link" or decade < before + 2):
-            best = sample.highest
-        if best is not None:
-            words, level = f"{words}, for which {best} is good", max(sample.lowest, min(best, sample.highest))
+        self._look_down = best is None and decade > before + 1 and self.place.kind != "link"
+        if self._look_down:
             self.begin(Phase.HOLD, self.target)
-            return self._hold(now, level, None, words)
-        larger = decade > before + 1 and self.place.kind != "link"
-        self.begin(Phase.HOLD if larger else Phase.RAMP, self.target)
-        self._look_down = larger
-        return None
+            return None
+        good = best if best is not None and self.levels.is_peak(decade, best, now) else max(self.target, best or 1)
+        good = max(sample.lowest, min(good, self.ceiling.cap(sample.highest, now)))
+        if best == good or good >= sample.highest:
+            words = f"{words}, for which {good} is good"
+        if good >= sample.highest or self.levels.is_peak(decade, good, now):
+            self.begin(Phase.HOLD, self.target)
+            return self._hold(now, good, None, words)
+        # That fewer were good does not say that more are bad.
+        self.begin(Phase.RAMP, self.target)
+        self.base = good
+        return self._go(good, now, words, None)
 
     def judge(self, sample: Sample, now: float) -> Adjustment | None:
         """Decide on the window so far."""
@@ -145,7 +157,12 @@ class Climber:
                 return self._judge_hold(sample, now) if self._is_clean(2, tuning.HOLD_S) else None
 
     def bound(self, lowest: int, highest: int) -> None:
-        """Respect the configured bounds, which may have changed."""
+        """Respect the configured bounds, which may have changed; who was kept back by them alone may go on."""
+        before, self.highest = self.highest, highest
+        if self.place.kind == "link" and (before is None or self.target >= before):
+            self.begin(Phase.HOLD, max(1, highest))
+        elif before is not None and before <= self.target < highest and self.phase is Phase.HOLD:
+            self.begin(Phase.RAMP, self.target)
         within = max(1, lowest, min(self.target, highest))
         if within != self.target:
             self.begin(self.phase if self.phase is Phase.RAMP else Phase.HOLD, within)
@@ -158,7 +175,7 @@ class Climber:
     def begin(self, phase: Phase, target: int) -> None:
         """Go to `target` and look from there, nothing being known."""
         self.phase, self.target, self.base = phase, target, target
-        self.reference, self._first, self._odd, self._path, self._n_flat = None, True, 0, {}, 0
+        self.reference, self._first, self._odd, self._path = None, True, 0, {}
         self.restart()
 
     def _is_clean(self, generations: float, span_s: float = 0.0) -> bool:
@@ -177,13 +194,6 @@ class Climber:
             return enough and (window.is_whole or window.generations > SEVERAL)
         return window.generations >= generations and window.n_reports >= 2 * tuning.REPORTS_MIN and window.is_whole
 
-    def follow(self, target: int, now: float) -> Adjustment | None:
-        """Nothing else runs at an end of this link: that end's target bounds it, and a lower one would be a guess."""
-        if target <= self.target:
-            return None
-        self.begin(Phase.HOLD, self.target)
-        return self._go(target, now, f"nothing else runs at one end, whose target is {target}", None)
-
     def _remember(self, seen: Seen, now: float) -> None:
         self.levels.remember(self.size.decade or 0, self.target, seen.rate, now)
         if self.phase is Phase.RAMP:
@@ -194,12 +204,14 @@ class Climber:
         seen, before = self.window.seen(), self.reference
         if before is None:
             self._remember(seen, now)
-            return self._rise(sample, now, 2.0, f"goodput is {rate_text(seen.rate)} with {self.target}")
+            return self._rise(sample, now, f"goodput is {rate_text(seen.rate)} with {self.target}")
         ratio, slack = seen.ratio(before), seen.slack(before)
         best = max(self._path.values(), default=before.rate)
         harm = seen.rate * (1 + slack) < (1 - tuning.HARM) * best
-        # Copies that began earlier also report for the time when each had more: the ratio is at most this.
-        quick = not self._flushed and (not harm or ratio * (1 + slack) < 1 - SAME)
+        # At first those that began earlier also report for the time when each had more, and those that have just
+        # begun for the time before their first byte: only a rise with the number is beyond doubt.
+        gain = tuning.RISE * (self.target / self.base - 1)
+        quick = ratio * (1 + slack) < 1 - SAME if harm and self._flushed else ratio * (1 - slack) > 1 + gain
         if not quick and not self._is_clean(1):
             return None
         if harm:
@@ -208,9 +220,9 @@ class Climber:
         self._remember(seen, now)
         self._first = False
         taken = taken_from(before, seen)
-        return self._rise(sample, now, 2.0, f"{went(before, seen, self.base, self.target)}{taken}")
+        return self._rise(sample, now, f"{went(before, seen, self.base, self.target)}{taken}")
 
-    def _rise(self, sample: Sample, now: float, factor: float, words: str) -> Adjustment | None:
+    def _rise(self, sample: Sample, now: float, words: str) -> Adjustment | None:
         seen, cap = self.window.seen(), self.ceiling.cap(sample.highest, now)
         if self.target >= cap:
             self.probe_wait_s = self.settings.probe_s
@@ -218,7 +230,7 @@ class Climber:
         if not sample.waiting:
             self.window = Window()
             return None
-        after = max(self.target + 1, round(self.target * factor))
+        after = 2 * self.target
         if now < self.ceiling.until:
             after = min(after, (self.target + cap + 1) // 2)
         after = min(after, cap)
@@ -243,14 +255,22 @@ class Climber:
         return self._go(base, now, f"{words}: {base} again, to see whether that is why", seen)
 
     def _judge_check(self, sample: Sample, now: float) -> Adjustment | None:
-        """Back at the level before the one that did harm: is it as good as it was?"""
+        """Back at the level before the last one: is it as good as it was?"""
         seen, before, harmed = self.window.seen(), self.reference, self._harmed
         assert before is not None, "a check follows a step that was measured"
-        assert harmed is not None, "and that did harm"
         if not self._is_clean(1):
             return None
         self._remember(seen, now)
-        tried, base, ratio = self._tried, self.target, harmed.ratio(before)
+        tried, base = self._tried, self.target
+        if harmed is None:
+            words, step = went(before, seen, tried, base), max(1, (base - tried) // 4)
+            known = {tried: before.rate, base: seen.rate}
+            if before.rate > (1 + SAME) * seen.rate:
+                self.base = tried
+            else:
+                self.base, self.reference = base, seen
+            return self._seek(sample, now, step, words, known)
+        ratio = harmed.ratio(before)
         words = went(harmed, seen, tried, base)
         if seen.rate * (1 + seen.slack(before)) < harmed.rate + tuning.BACK * (before.rate - harmed.rate):
             self.phase, self.reference, self._path = Phase.RAMP, seen, {}
@@ -276,6 +296,10 @@ class Climber:
             return None
         self._remember(seen, now)
         words, base = went(before, seen, self.base, self.target), self.base
+        if not better and self._doubtful:
+            # Perhaps it was as bad with the base by then.
+            self.phase, self.reference, self._harmed, self._tried = Phase.CHECK, seen, None, self.target
+            return self._go(base, now, f"{words}: {base} again, to see how it is by now", seen)
         if better:
             self.base, self.reference, self._doubtful = self.target, seen, False
             if self.target > sample.lowest:
@@ -388,7 +412,7 @@ class Climber:
         self.levels.forget(self.size.decade or 0)
         self.probe_wait_s = self.settings.probe_s
         words = f"goodput rose from {rate_text(usual.rate)} to {rate_text(seen.rate)} with {self.target} all the time"
-        self.phase, self._first, self._n_flat, self._path = Phase.RAMP, False, 0, {self.target: seen.rate}
+        self.phase, self._first, self._path = Phase.RAMP, False, {self.target: seen.rate}
         cap = self.ceiling.cap(sample.highest, now)
         if self.target >= cap or not sample.waiting:
             return self._hold(now, self.target, seen, f"{words}: {self._cap_words(sample, now)}")

@@ -178,8 +178,9 @@ def rate_text(bytes_s: float) -> str:
 
 def went(before: Seen, seen: Seen, base: int, tried: int) -> str:
     """What a step did, in words."""
+    old, new = rate_text(before.rate), rate_text(seen.rate)
     way = "rose" if seen.rate > before.rate else "fell"
-    rates = f"goodput {way} from {rate_text(before.rate)} to {rate_text(seen.rate)}"
+    rates = f"goodput {way} from {old} to {new}" if old != new else f"goodput was {new} as before"
     return f"{rates} when active went from {base} to {tried}"
 
 
@@ -215,7 +216,8 @@ def taken_from(before: Seen, seen: Seen) -> str:
 class SizeClass:
     """The order of magnitude of what runs, smoothed."""
 
-    _SMOOTHING: Final = 0.3
+    _SMOOTHING: Final = 0.1
+    """Sizes that come mixed are one class, whatever the reports of one sample happen to be of."""
 
     def __init__(self, decade: int | None = None) -> None:
         self.decade = decade
@@ -268,6 +270,10 @@ class Levels:
         levels = self.fresh(size_class, now)
         most = max(levels.values(), default=0.0)
         return max((level for level, rate in levels.items() if rate >= (1 - NO_HARM) * most), default=None)
+
+    def is_peak(self, size_class: int, level: int, now: float) -> bool:
+        """Whether `level` is the best and more have been seen to do harm."""
+        return level == self.best(size_class, now) and level < max(self.fresh(size_class, now))
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """How many copies may run at a time in each endpoint direction and on each link. Pure: it is told the time.
 
 Every place has a search of its own (`climbing`). What they know of each other: an overload that only one link has,
-while others at the same ends do well, is the link's, and any other is the storage's; a link goes down only for what
-is its own, since the storage's own target bounds it otherwise.
+while others at the same ends do well, is the link's, and any other is the storage's. A link is bound by the targets
+of its ends and by its configured limit; it has a lower one of its own only after trouble that was its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from transfer_engine.places import Place
 from transfer_engine.tuning import Adjustment, Phase
 
 HISTORY_MAX: Final = 200
-ALONE: Final = 0.25
-"""What else runs at an end of a link, as part of what runs on it, below which the link is as good as alone there."""
 HOLD_PACE: Final = 5
 """How much rarer looks suffice while nothing is being learned."""
 
@@ -46,8 +44,9 @@ class Optimizer:
         if not self._settings.enabled:
             return highest
         climber = self._climbers.get(place)
-        target = self._settings.initial if climber is None else climber.target
-        return min(max(target, lowest), highest)
+        if climber is None:
+            return highest if place.kind == "link" else min(max(self._settings.initial, lowest), highest)
+        return highest if climber.is_free else min(max(climber.target, lowest), highest)
 
     def history(self, place: Place) -> tuple[Adjustment, ...]:
         """The newest decisions about a place, oldest first."""
@@ -76,7 +75,7 @@ class Optimizer:
         climber = self._climbers.get(place)
         if climber is None:
             climber = self._climbers[place] = Climber(place, self._settings)
-        if not sample.lowest <= climber.target <= sample.highest:
+        if climber.highest != sample.highest or not sample.lowest <= climber.target <= sample.highest:
             climber.bound(sample.lowest, sample.highest)
         checked = replace(sample, n_overloads=0) if sample.n_overloads and _is_elsewhere(sample, ends) else sample
         guard = climber.guard
@@ -93,16 +92,8 @@ class Optimizer:
         left = climber.size.update(sample.size_bytes) if sample.size_bytes is not None else None
         if left is not None:
             return climber.remix(sample, now, left)
-        others = _others(sample, ends) if place.kind == "link" else ()
-        if any(end.active < ALONE * sample.active for end in others):
-            return climber.follow(self._bound_elsewhere(place, sample, others), now)
-        climber.window.add(sample, others)
+        climber.window.add(sample, _others(sample, ends) if place.kind == "link" else ())
         return climber.judge(sample, now)
-
-    def _bound_elsewhere(self, link: Place, sample: Sample, others: tuple[Others, ...]) -> int:
-        """The target of the ends where a link is alone."""
-        alone = [place for place, end in zip(_ends(link), others, strict=True) if end.active < ALONE * sample.active]
-        return min(self.target(place, sample.lowest, sample.highest) for place in alone)
 
     def dump(self) -> str:
         """What was learned, as JSON text."""

@@ -41,6 +41,7 @@ class _Place(_Row):
     place: tuple[str, str, str]
     target: Level
     ramping: bool
+    highest: Annotated[int, Field(ge=0)] | None = None
     decade: int | None
     levels: dict[int, dict[int, tuple[Figure, float]]]
     ceiling: _Ceiling
@@ -65,6 +66,7 @@ def _row(place: Place, climber: Climber, history: Sequence[Adjustment]) -> _Plac
         place=(place.kind, place.name, place.other),
         target=climber.base if trying else climber.target,
         ramping=climber.phase is Phase.RAMP,
+        highest=climber.highest,
         decade=climber.size.decade,
         levels=climber.levels.by_class,
         ceiling=_Ceiling(level=climber.ceiling.level, until=climber.ceiling.until, wait_s=climber.ceiling.wait_s),
@@ -87,6 +89,7 @@ def read(text: str, settings: OptimizerSettings) -> tuple[dict[Place, Climber], 
         place = Place(*row.place)
         climber = climbers[place] = Climber(place, settings)
         climber.begin(Phase.RAMP if row.ramping else Phase.HOLD, row.target)
+        climber.highest = row.highest
         climber.size = SizeClass(row.decade)
         climber.levels.by_class = row.levels
         climber.ceiling = Ceiling(row.ceiling.level, row.ceiling.until, row.ceiling.wait_s)

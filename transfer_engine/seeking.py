@@ -9,9 +9,6 @@ SAME: Final = 0.015
 """Relative difference of goodput that counts as none."""
 GAIN_FEWER: Final = 0.025
 """What a step down has to bring."""
-GAIN_MIN, GAIN_MAX, GAIN_PART = 0.01, 0.03, 0.3
-"""A step up has to bring this part of what it would bring if each copy were as fast as before, within bounds."""
-
 LINEAR: Final = 0.05
 STRANGE: Final = 1.25
 TRIALS_MAX: Final = 12

@@ -9,16 +9,10 @@ from typing import Final
 
 from transfer_engine.places import Place
 
-RISE, STEEP = 0.25, 0.85
-"""Part of a proportional gain with which a large step is worth another one, and with which it may be as large."""
-RESERVE: Final = 1
-"""Large steps that are made although they bring little."""
-ODDLY_STEEP: Final = 1.3
-"""More than proportional: the window saw an untypical part of copies that run in step."""
+RISE: Final = 0.25
+"""Part of a proportional gain that shows, before those who began earlier have ended, that a step did no harm."""
 FAR: Final = 0.85
 """Goodput after a step up against the one before that puts the best below, or near, the level before."""
-SHORT_S: Final = 5.0
-"""Copies that end within it do no harm when they are too many."""
 HARM: Final = 0.12
 """Loss of goodput against the best of a ramp that shows that there may be too many copies."""
 BACK: Final = 0.4
@@ -31,8 +25,6 @@ LOWER: Final = 0.6
 """Levels below this part of the base say, from memory, whether goodput grows in proportion."""
 CLEAR: Final = 0.25
 """Distance from what was wanted at which a trial needs no second thought."""
-RAMP_MAX_S: Final = 10.0
-"""How long a ramp tries to tell a rise from chance."""
 TRIAL_S, HOLD_S = 4.0, 8.0
 """Shortest windows."""
 FALL_SURE, FALL_TWICE, RISE_TWICE = 0.5, 0.75, 1.2

@@ -12,6 +12,7 @@ from protocols import errors
 from protocols.errors import Phase, Scope, TransferError
 from transfer_engine.config import BreakerSettings
 from transfer_engine.health import Health
+from transfer_engine.health.circuit import JITTER, REOPEN_PART
 from transfer_engine.model import Failure
 from transfer_engine.places import Link, Place
 from transfer_engine.reasons import Why
@@ -230,16 +231,17 @@ def test_a_return_is_noticed_within_a_third_of_the_absence(outage_s: float, prob
     assert n_probes <= 30
 
 
-def test_waits_for_somebody_to_act_double_to_their_end(bench: Bench) -> None:
+def test_waits_for_somebody_to_act_grow_with_what_they_took_so_far(bench: Bench) -> None:
+    began_at = bench.now
     bench.one(AB, FULL)
     waits = []
-    for _ in range(7):
-        waits.append(bench.until("in", B) - bench.now)
+    for _ in range(20):
+        wait, usual = bench.until("in", B) - bench.now, max(60.0, (bench.now - began_at) / REOPEN_PART)
+        assert wait == pytest.approx(min(usual, 900.0), rel=JITTER + 0.01)
+        waits.append(wait)
         bench.pass_to_next()
         bench.one(AB, FULL, took_s=0.0)
-    assert waits == sorted(waits)
-    assert waits[-1] <= 900
-    assert waits[-2] > 800
+    assert max(waits) == 900
 
 
 def test_a_file_that_is_missing_is_no_verdict_but_a_sign_of_life(bench: Bench) -> None:

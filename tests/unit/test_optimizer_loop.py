@@ -70,7 +70,7 @@ def test_pipes(n: int, copy_s: float):
     loop = one(Capacity(bytes_s=n * 10 * MB), copy_s * 10 * MB, stream=10 * MB).run(600)
     assert loop.reached(0.9 * best) <= 60
     assert loop.moved(150, 599) >= 0.97 * best
-    assert target(loop) <= 4 * n + 8
+    assert target(loop) == 60
 
 
 @pytest.mark.parametrize("overhead", [0.1, 0.5])
@@ -169,7 +169,8 @@ def test_a_dead_destination_costs_the_others_nothing():
     assert dead.moved(800, 999) >= 0.98 * alive.moved(800, 999)
 
 
-def test_a_links_own_pipe_holds_only_that_link():
+def test_a_narrow_link_costs_the_others_no_more_than_its_slots():
+    """More copies than a narrow pipe needs do no harm to themselves, so nothing but fairness bounds them."""
     ways = {
         ("s", d): Way(("out s", *(("p",) if d == "d0" else ())), fixed(500 * MB), stream_bytes_s=50 * MB)
         for d in ("d0", "d1", "d2", "d3")
@@ -178,9 +179,8 @@ def test_a_links_own_pipe_holds_only_that_link():
     capacities = {"out s": 3000 * MB, "out t": 1000 * MB, "p": 100 * MB}
     loop = Loop(ways, {name: Capacity(bytes_s=rate) for name, rate in capacities.items()}).run(600)
     own = {link: loop.optimizer.target(Place("link", *link), 1, 60) for link in ways}
-    assert own["s", "d0"] <= 8
-    assert own["s", "d2"] >= 16
-    assert loop.moved(200, 599) >= 3600 * MB
+    assert set(own.values()) == {60}
+    assert loop.moved(200, 599) >= (45 * 50 + 100 + 1000) * 0.99 * MB
 
 
 def test_mice_then_elephants_then_mice():

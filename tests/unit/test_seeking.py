@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer_engine.seeking import TRIALS_MAX, Search
+from transfer_engine.seeking import GAIN_FEWER, SAME, TRIALS_MAX, Search
 from transfer_engine.simulation.sharing import Capacity
 
 
@@ -23,11 +23,11 @@ def sought(
 
 
 @given(st.integers(1, 40), st.floats(0.2, 2.0), st.integers(1, 60), st.integers(1, 8))
-def test_it_climbs_and_never_ends_below_where_it_began(heads: int, thrash: float, base: int, step: int):
+def test_it_climbs_and_does_not_end_below_where_it_began(heads: int, thrash: float, base: int, step: int):
     disk = Capacity(bytes_s=1e9, heads=heads, thrash=thrash)
     found = sought(disk.goodput, base, step)
     assert found.n_trials <= TRIALS_MAX
-    assert disk.goodput(found.base) >= disk.goodput(base)
+    assert disk.goodput(found.base) >= (1 - SAME) * disk.goodput(base)
 
 
 @given(st.integers(1, 40), st.floats(0.3, 2.0), st.floats(0.75, 1.3))
@@ -35,12 +35,16 @@ def test_from_near_it_finds_the_best(heads: int, thrash: float, off: float):
     disk = Capacity(bytes_s=1e9, heads=heads, thrash=thrash)
     base = max(1, round(heads * off))
     found = sought(disk.goodput, base, max(1, base // 8))
-    assert disk.goodput(found.base) >= 0.97e9
+    assert disk.goodput(found.base) >= (1 - 2 * GAIN_FEWER) * 1e9
 
 
-def test_a_plateau_is_left_alone():
-    found = sought(lambda n: 1e9, 10, 2)
-    assert (found.base, found.n_trials) == (10, 4)
+def test_a_plateau_is_climbed():
+    assert sought(lambda n: 1e9, 10, 2).base == 60
+
+
+def test_a_slope_is_not_climbed_in_small_steps():
+    """Each step may lose a little against the best that was seen, all of them together no more."""
+    assert sought(lambda n: 1e9 * 0.99 ** (n - 10), 10, 1).base == 11
 
 
 def test_a_link_only_looks_up():
