@@ -244,6 +244,8 @@ class Dispatcher:
         order = driven.order
         if self.driven.get(order.file_id) is driven:
             del self.driven[order.file_id]
+        # Both lead back to `driven`: the garbage collector would be busy with nothing else.
+        driven.task = driven.progress.tell = None
         self.governor.released(driven)
         self.board.release(order, _now(), driven.n_moved)
         self._wake.set()

@@ -77,20 +77,20 @@ class Copying:
         storages, request, size = self._storages, self._request, self._source.size_bytes
         overhead_s = storages.scenario.endpoints[self._destination.host].overhead_s
         drawn = self._draw()
-        error = None if drawn.error is None else _error(drawn.error)
         if overhead_s:
             await storages.sleep(overhead_s)
         await self._check_way()
-        if error is not None and drawn.error in AT_ONCE:
-            raise error
+        if drawn.error in AT_ONCE:
+            raise _error(drawn.error)
         n_bytes = drawn.moved(size)
         n_markers = await storages.traffic.move(
             self._link, self._source.stream, n_bytes, on_marker, request.timeouts, self._leave
         )
-        if error is not None:
-            self._leave(n_bytes)
-            raise error
         corrupt = drawn.error == "checksum"
+        if drawn.error is not None and not corrupt:
+            self._leave(n_bytes)
+            # Made here: an error in a variable of the frame that it was raised in is a cycle.
+            raise _error(drawn.error)
         storages.presence.put(request.destination_url, self._destination, corrupt=corrupt)
         storages.oracle.trace(storages.now(), "copied wrongly" if corrupt else "copied", request.destination_url)
         if not corrupt:
@@ -114,7 +114,7 @@ class Copying:
         return self._storages.luck.draw(self._source, self._destination.host, attempt, self._storages.now())
 
 
-def _error(name: ErrorName) -> TransferError | None:
+def _error(name: ErrorName | None) -> TransferError:
     match name:
         case "copy-failed":
             return CopyFailed("the copy failed")
@@ -128,5 +128,5 @@ def _error(name: ErrorName) -> TransferError | None:
             return Missing("no such file", scope=Scope.SOURCE)
         case "denied":
             return Denied("permission denied", scope=Scope.DESTINATION)
-        case "checksum":
-            return None
+        case "checksum" | None:
+            raise AssertionError("such a copy does not fail")
