@@ -195,9 +195,9 @@ class Climber:
         return window.generations >= generations and window.n_reports >= 2 * tuning.REPORTS_MIN and window.is_whole
 
     def _remember(self, seen: Seen, now: float) -> None:
-        self.levels.remember(self.size.decade or 0, self.target, seen.rate, now)
+        self.levels.remember(self.size.decade or 0, self.target, seen.at_least, now)
         if self.phase is Phase.RAMP:
-            self._path[self.target] = seen.rate
+            self._path[self.target] = seen.at_least
         self.ceiling.passed(self.target)
 
     def _judge_ramp(self, sample: Sample, now: float) -> Adjustment | None:

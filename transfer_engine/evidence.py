@@ -159,6 +159,11 @@ class Seen:
         """About how long one copy takes; 0 when nobody knows."""
         return self.size * self.active / self.rate if self.rate else 0.0
 
+    @property
+    def at_least(self) -> float:
+        """What is probably not too much said: a few copies of mixed sizes may look better than they are."""
+        return self.rate * max(0.5, 1 - self.error)
+
     def ratio(self, before: Seen) -> float:
         """Goodput against `before`'s."""
         return self.rate / before.rate if before.rate else 2.0
