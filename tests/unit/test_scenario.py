@@ -79,26 +79,71 @@ def test_the_environment_has_no_say(monkeypatch):
         ("endpoints.a.faults", [{"kind": "ill"}], "endpoints.a.faults.0"),
         ("endpoints.a.faults", [{"kind": "dead", "from_s": 5, "to_s": 5}], "to_s must be after from_s (5)"),
         ("endpoints.a.faults", [{"kind": "dead", "every_s": 5}], "every_s and for_s go together"),
-        ("endpoints.a.faults", [{"kind": "slow", "factor": 0}], "endpoints.a.faults.0.slow.factor"),
+        (
+            "endpoints.a.faults",
+            [{"kind": "slow", "factor": 0}],
+            "endpoints.a.faults.0.factor: Input should be greater than 0",
+        ),
         ("links.0.destination", "c", "links.0.destination: no endpoint 'c', there are a, b"),
         ("streams.0.route.sources", ["c"], "streams.0.route.sources.0: no endpoint 'c'"),
         ("streams.0.route.sources", ["b"], "no source differs from its destination"),
         ("streams.0.route.sources", [], "expected sources and destinations, or pairs"),
-        ("streams.0.size", {"kind": "fixed"}, "streams.0.size.fixed.bytes: Field required"),
-        ("streams.0.arrivals.files", 0, "streams.0.arrivals.at-once.files"),
+        ("streams.0.size", {"kind": "fixed"}, "streams.0.size.bytes: Field required"),
+        ("streams.0.arrivals.files", 0, "streams.0.arrivals.files: Input should be greater"),
         ("streams.0.priority", 6, "streams.0.priority"),
-        ("streams", [], "streams: "),
+        ("streams", [], "streams: expected at least 1, got 0"),
+        ("streams", {}, "streams: expected a list"),
+        ("endpoints", 5, "endpoints: expected an object"),
+        ("endpoints.A b", {"in_bytes_s": 1, "out_bytes_s": 1}, "endpoints.A b: String should match"),
+        ("endpoints.a.in_bytes_s", "1e8", 'endpoints.a.in_bytes_s: expected a number, got "1e8"'),
+        ("endpoints.a.heads", True, "endpoints.a.heads: expected a number, got true"),
+        ("links", [{"source": "a", "destination": "a"}], "links.0: source and destination are both 'a'"),
+        ("streams.0.route", {"pairs": [{"source": "b", "destination": "b"}]}, "pairs.0: source and destination are"),
         ("limits.endpoints", {"z": {}}, "limits.endpoints.z: no endpoint 'z'"),
         ("limits.nodes", 5, "limits.nodes: unknown key"),
         ("limits.node", "many", "limits.node: "),
-        ("settings", {"limits": {}}, "write 'limits' beside 'settings'"),
+        ("limits.node", "5", 'limits.node: expected a number, got "5"'),
+        ("limits.endpoints", 5, "limits.endpoints: expected an object"),
+        ("limits.endpoints", {"b": {"inbound": -1}}, "limits.endpoints.b.inbound: Input should be greater"),
+        ("limits.links", 5, "limits.links: expected a list"),
+        ("limits.links", [{"source": "a", "destination": "b"}] * 2, "limits.links.1: a → b is there already"),
+        ("limits.vos", [{"endpoint": "z", "vo": "x"}], "limits.vos.0.endpoint: no endpoint 'z'"),
+        ("shares.links", [{"destination": "z", "vos": {"x": 1}}], "shares.links.0.destination: no endpoint 'z'"),
+        ("shares.links", [{"vos": {"x": 1}}] * 2, "shares.links.1: * → * is there already"),
+        ("optimizer", {"enabled": "yes"}, 'optimizer.enabled: expected true or false, got "yes"'),
+        ("breaker", {"failures": 0}, "breaker.failures: Input should be greater"),
+        ("settings", {"optimizer": {"speed": 1}}, "settings.optimizer.speed: unknown key"),
+        ("settings", {"limits": {}}, "settings.limits: is there twice"),
         ("settings", {"wishes": {}}, "settings.wishes"),
     ],
 )
 def test_mistakes_are_named(path, value, said):
     with pytest.raises(Invalid) as caught:
-        parse(changed(path, value))
+        parse(changed(path, value), "lake.json")
     assert said in str(caught.value)
+    assert str(caught.value).startswith("lake.json: ")
+
+
+def test_a_row_with_a_mistake_is_not_said_to_be_missing_as_well():
+    with pytest.raises(Invalid) as caught:
+        parse(changed("streams.0.priority", 6), "lake.json")
+    assert str(caught.value) == "lake.json: streams.0.priority: Input should be less than or equal to 5"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_optimizer_and_breaker_are_sections_beside_or_below_settings(inside):
+    sections = {"optimizer": {"enabled": False}, "breaker": {"failures": 3}}
+    settings = parse({**GOOD, **({"settings": sections} if inside else sections)}).engine_settings()
+    assert (settings.optimizer.enabled, settings.breaker.failures) == (False, 3)
+
+
+def test_vos_and_activities_that_nobody_is_of_are_hinted_at():
+    shares = {"vos": {"x": 1, "y": 1, "public": 2}, "activities": {"x": {"Raw": 2, "default": 1}}}
+    assert list(parse({**GOOD, "shares": shares}).hints()) == [
+        "shares.vos: no stream is of VO 'y'",
+        "shares.activities.x: no stream of x is of activity 'Raw'",
+    ]
+    assert not list(parse(GOOD).hints())
 
 
 def test_files_that_are_no_scenarios_are_said_to_be_none(tmp_path):
@@ -110,6 +155,9 @@ def test_files_that_are_no_scenarios_are_said_to_be_none(tmp_path):
     (tmp_path / "twice.json").write_text('{"name": "a", "name": "b"}')
     with pytest.raises(Invalid, match="'name' is there twice"):
         load(tmp_path / "twice.json")
+    (tmp_path / "large.json").write_text('{"seed": 1e400}')
+    with pytest.raises(Invalid, match="1e400 is no number"):
+        load(tmp_path / "large.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(Invalid):
         load(tmp_path / "list.json")

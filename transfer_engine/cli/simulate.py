@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from transfer_engine.cli.exits import Exit
-from transfer_engine.cli.output import Stop, put, size
+from transfer_engine.cli.output import Stop, put, say, size
 from transfer_engine.simulation import scenario as scenarios
 from transfer_engine.simulation.run import Build, OnSample, real_engine, simulate
 
@@ -43,6 +43,8 @@ def run(
     for target in (json_path, plot_path, trace_path):
         if target is not None and not target.absolute().parent.is_dir():
             raise Stop(f"{target}: its directory does not exist", Exit.USAGE)
+    for hint in scenario.hints():
+        say(hint)
     if trace_path:
         result = _traced(scenario, seed, build, trace_path)
     else:

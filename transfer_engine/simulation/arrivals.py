@@ -83,6 +83,10 @@ class Route(Section):
         if bool(self.pairs) == bool(self.sources or self.destinations) or bool(self.sources) != bool(self.destinations):
             msg = "expected sources and destinations, or pairs"
             raise ValueError(msg)
+        for index, pair in enumerate(self.pairs):
+            if pair.source == pair.destination:
+                msg = f"pairs.{index}: source and destination are both {pair.source!r}"
+                raise ValueError(msg)
         if not self.links():
             msg = "no source differs from its destination"
             raise ValueError(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -13,11 +13,14 @@ from transfer_engine.config import Settings
 from transfer_engine.errors import Invalid
 from transfer_engine.simulation.arrivals import Stream
 from transfer_engine.simulation.faults import EndpointFault, LinkFault, Section, Span, Window
+from transfer_engine.simulation.mistakes import finite, loose, once, sentences
 
 Rate = Annotated[float, Field(gt=0, le=1e15)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
-ENGINE_SECTIONS: Final = ("limits", "shares", "retry", "transfer")
+ENGINE_SECTIONS: Final = ("limits", "shares", "retry", "breaker", "transfer", "optimizer")
 """Sections of the engine's settings that a scenario has under the same names."""
+NAMING: Final = ("source", "destination", "endpoint")
+"""Keys of their rows that name an endpoint."""
 
 
 class Endpoint(Section):
@@ -68,7 +71,7 @@ class Pipe(Section):
 class Scenario(Section):
     """Everything that a run needs."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     description: str = ""
     provenance: Mapping[str, str] = Field(default_factory=dict)
     """Where the numbers come from."""
@@ -91,9 +94,11 @@ class Scenario(Section):
     limits: Mapping[str, Any] = Field(default_factory=dict)
     shares: Mapping[str, Any] = Field(default_factory=dict)
     retry: Mapping[str, Any] = Field(default_factory=dict)
+    breaker: Mapping[str, Any] = Field(default_factory=dict)
     transfer: Mapping[str, Any] = Field(default_factory=dict)
+    optimizer: Mapping[str, Any] = Field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
-    """Other sections of the engine's settings."""
+    """Any section of the engine's settings that is not beside it."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -117,12 +122,34 @@ class Scenario(Section):
         for index, stream in enumerate(self.streams):
             for key, name in stream.route.endpoints():
                 yield f"streams.{index}.route.{key}", name
-        for name in self.limits.get("endpoints", ()):
+        limits, shares = self._section("limits"), self._section("shares")
+        for name in _rows(limits.get("endpoints"), Mapping):
             yield f"limits.endpoints.{name}", _bare(name)
-        for index, row in enumerate(self.limits.get("links", ())):
-            for key in ("source", "destination"):
-                if isinstance(row, Mapping) and key in row:
-                    yield f"limits.links.{index}.{key}", _bare(str(row[key]))
+        for where, rows in (("limits.links", limits), ("limits.vos", limits), ("shares.links", shares)):
+            for index, row in enumerate(_rows(rows.get(where.partition(".")[2]), list)):
+                for key in NAMING:
+                    if isinstance(row, Mapping) and row.get(key, "*") != "*":
+                        yield f"{where}.{index}.{key}", _bare(row[key])
+
+    def hints(self) -> Iterator[str]:
+        """What is allowed, but may be a slip: settings of VOs and activities that no stream is of."""
+        vos = {stream.vo for stream in self.streams}
+        work = {(stream.vo, stream.activity) for stream in self.streams}
+        settings = self.engine_settings()
+        named = [("shares.vos", vo) for vo in settings.shares.vos]
+        named += [(f"shares.links.{i}.vos", vo) for i, row in enumerate(settings.shares.links) for vo in row.vos]
+        named += [(f"limits.vos.{i}.vo", row.vo) for i, row in enumerate(settings.limits.vos)]
+        named += [("shares.activities", vo) for vo in settings.shares.activities]
+        yield from (f"{where}: no stream is of VO {vo!r}" for where, vo in named if vo not in vos | {"public"})
+        for vo, activities in settings.shares.activities.items():
+            for name in activities:
+                if vo in vos and (vo, name) not in work and name != "default":
+                    yield f"shares.activities.{vo}: no stream of {vo} is of activity {name!r}"
+
+    def _section(self, name: str) -> Mapping[str, Any]:
+        """A section of the engine's settings as it was written, in either place."""
+        found: Mapping[str, Any] = getattr(self, name)
+        return found or self.settings.get(name, {})
 
     def _pipe_names(self) -> Iterator[tuple[str, str]]:
         for name, endpoint in self.endpoints.items():
@@ -132,38 +159,60 @@ class Scenario(Section):
 
     def _repeated(self) -> Iterator[str]:
         seen: set[object] = set()
-        for index, link in enumerate(self.links):
-            pair = (link.source, link.destination)
-            if pair in seen:
-                yield f"links.{index}: {link.source} → {link.destination} is there already"
-            seen.add(pair)
         for index, stream in enumerate(self.streams):
             if stream.name in seen:
                 yield f"streams.{index}.name: {stream.name!r} is there already"
             seen.add(stream.name)
+        yield from _twice("links", [(link.source, link.destination) for link in self.links])
+        for index, link in enumerate(self.links):
+            if link.source == link.destination:
+                yield f"links.{index}: source and destination are both {link.source!r}"
 
     def engine_settings(self) -> Settings:
         """The engine's settings; the environment has no say. Raises: Invalid."""
-        given: dict[str, Any] = {key: getattr(self, key) for key in ENGINE_SECTIONS}
+        given: dict[str, Any] = {key: getattr(self, key) for key in ENGINE_SECTIONS if getattr(self, key)}
+        places = dict.fromkeys(given, "")
         for key, value in self.settings.items():
             if key in given:
-                raise Invalid(f"is a key of its own: write {key!r} beside 'settings'", field=f"settings.{key}")
-            given[key] = value
+                raise Invalid(f"is there twice, also beside 'settings': {key!r}", field=f"settings.{key}")
+            given[key], places[key] = value, "settings."
         given["tls"] = {"discover": False}
         sections: dict[str, Any] = {}
         for name, field in Settings.model_fields.items():
             kind: Any = field.annotation
             if hasattr(kind, "model_validate"):
-                sections[name] = _validated(kind, _with_urls(given.pop(name, {})), name)
+                sections[name] = _validated(kind, given.pop(name, {}), places.get(name, "") + name)
             else:
                 sections[name] = field.get_default(call_default_factory=True)
         if given:
             raise Invalid("the engine has no such section of settings", field=f"settings.{min(given)}")
-        return Settings.model_construct(**sections)
+        found = Settings.model_construct(**sections)
+        repeated = [*_repeated_rows(found)]
+        if repeated:
+            raise Invalid("; ".join(repeated), field="scenario")
+        return found
 
 
-def _bare(name: str) -> str:
-    return name.removeprefix("sim://")
+def _rows(value: Any, kind: type) -> Any:
+    """What is looked through for names; what is no list or object is refused elsewhere."""
+    return value if isinstance(value, kind) else ()
+
+
+def _twice(where: str, keys: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            yield f"{where}.{index}: {' → '.join(_bare(part) for part in key)} is there already"
+
+
+def _repeated_rows(settings: Settings) -> Iterator[str]:
+    limits, shares = settings.limits, settings.shares
+    yield from _twice("limits.links", [(row.source, row.destination) for row in limits.links])
+    yield from _twice("limits.vos", [(row.endpoint, row.vo) for row in limits.vos])
+    yield from _twice("shares.links", [(row.source, row.destination) for row in shares.links])
+
+
+def _bare(name: object) -> str:
+    return str(name).removeprefix("sim://")
 
 
 def _url(name: object) -> object:
@@ -186,19 +235,15 @@ def _with_urls(value: Any) -> Any:
 
 
 def _validated(kind: Any, value: Any, name: str) -> Any:
+    given = _with_urls(value)
     try:
-        return kind.model_validate(value)
+        found = kind.model_validate(given)
     except ValidationError as error:
-        raise Invalid(_explain(error, name), field="scenario") from error
-
-
-def _explain(error: ValidationError, *above: str) -> str:
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in (*above, *item["loc"]))
-        problem = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {problem}" if where else problem)
-    return "; ".join(lines)
+        raise Invalid(sentences(error, given, name).replace("sim://", ""), field="scenario") from error
+    mistaken = [*loose(found, given, name)]
+    if mistaken:
+        raise Invalid("; ".join(mistaken).replace("sim://", ""), field="scenario")
+    return found
 
 
 def parse(data: Any, source: str = "scenario") -> Scenario:
@@ -206,26 +251,23 @@ def parse(data: Any, source: str = "scenario") -> Scenario:
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
-        raise Invalid(_explain(error), field=source) from error
-    scenario.engine_settings()
+        raise Invalid(sentences(error, data), field=source) from error
+    mistaken = [*loose(scenario, data)]
+    if mistaken:
+        raise Invalid("; ".join(mistaken), field=source)
+    try:
+        scenario.engine_settings()
+    except Invalid as error:
+        where = "" if error.field in (None, "scenario") else f"{error.field}: "
+        raise Invalid(where + error.message, field=source) from error
     return scenario
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key that is there twice would silently lose its first value."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            msg = f"key {key!r} is there twice in one object"
-            raise ValueError(msg)
-        found[key] = value
-    return found
 
 
 def load(path: Path) -> Scenario:
     """Read a scenario file. Raises: Invalid: it cannot be read, is not JSON, or has mistakes."""
     try:
-        data = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
+        text = path.read_text("utf-8")
+        data = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
     except OSError as error:
         raise Invalid(f"cannot be read: {error.strerror}", field=str(path)) from error
     except (ValueError, RecursionError) as error:
