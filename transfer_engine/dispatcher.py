@@ -39,6 +39,8 @@ HOUSEKEEPING_S: Final = 30.0
 LEARN_EVERY: Final = 20
 """So many times of housekeeping between two times that what was learned is written down."""
 LEARNED: Final = "learned"
+REST_S: Final = 60.0
+"""How long a duty is left alone that broke."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,8 @@ class Dispatcher:
         """Lost attempts whose probing has not begun."""
         self._group: asyncio.TaskGroup | None = None
         self.duties: list[Duty] = []
+        self._resting: dict[Duty, float] = {}
+        """Duties that broke → when they are tried again."""
         self.driven: dict[FileId, Driven] = {}
         self.n_stale = 0
         """Results that were dropped because the transfer had moved on."""
@@ -218,7 +222,7 @@ class Dispatcher:
         driven.progress.copying = order.copying
         driven.progress.tell = partial(self.governor.told, driven)
         self.driven[order.file_id] = driven
-        self.governor.started(driven)
+        self.governor.started(driven, recovered=recovered)
         driven.task = self._group.create_task(self.driver.drive(driven, recovered=recovered))
 
     # What becomes of it (driving.Watcher)
@@ -273,25 +277,26 @@ class Dispatcher:
             self.expect()
 
     def _next_at(self) -> float | None:
-        dues = [duty.next_change_at() for duty in self.duties]
+        dues = map(self._duty_at, self.duties)
         known = [at for at in (self._due_at, self._deadline_at, self.governor.next_at(), *dues) if at is not None]
         return min(known) if known else None
 
     async def _keep_time(self) -> None:
         """Promote retries that are due, expire jobs, let caps follow, tidy; one timer for all of them."""
-        tidy_at = self._deps.clock.now() + HOUSEKEEPING_S
+        # By the loop's time: a clock that is set back must not stop it.
+        tidy_at = _now() + HOUSEKEEPING_S
         n_tidied = 0
         while True:
             now = self._deps.clock.now()
             at = self._next_at()
-            until = tidy_at if at is None else min(tidy_at, at)
-            if until > now:
-                await self._sleep_until(until, now)
+            wait_s = tidy_at - _now() if at is None else min(tidy_at - _now(), at - now)
+            if wait_s > 0:
+                await self._sleep(wait_s, now)
                 continue
             try:
                 await self._on_time(now)
-                if tidy_at <= now:
-                    tidy_at = now + HOUSEKEEPING_S
+                if tidy_at <= _now():
+                    tidy_at = _now() + HOUSEKEEPING_S
                     n_tidied += 1
                     self.board.unblock_all(_now())
                     self._wake.set()
@@ -301,11 +306,11 @@ class Dispatcher:
             except StoreUnavailable:
                 await asyncio.sleep(STORE_RETRY_S)
 
-    async def _sleep_until(self, until: float, now: float) -> None:
+    async def _sleep(self, wait_s: float, now: float) -> None:
         self._timer.clear()
-        self._sleeps_until = until
+        self._sleeps_until = now + wait_s
         try:
-            async with asyncio.timeout(until - now):
+            async with asyncio.timeout(wait_s):
                 await self._timer.wait()
         except TimeoutError:
             pass
@@ -320,9 +325,9 @@ class Dispatcher:
             if sum(shift.n_ready for shift in shifts) < PROMOTE_MAX:
                 self.governor.recovered.discard(endpoint)
         for duty in self.duties:
-            due_at = duty.next_change_at()
+            due_at = self._duty_at(duty)
             if due_at is not None and due_at <= now:
-                await duty.on_time(now)
+                await self._do(duty, now)
         if self._due_at is not None and self._due_at <= now:
             # What becomes due while the store answers is kept beside its answer.
             self._due_at = None
@@ -344,6 +349,21 @@ class Dispatcher:
             self._expect_deadline(following)
             for canceled in expired:
                 self.canceled(canceled)
+
+    def _duty_at(self, duty: Duty) -> float | None:
+        at, rests_until = duty.next_change_at(), self._resting.get(duty)
+        return at if at is None or rests_until is None else max(at, rests_until)
+
+    async def _do(self, duty: Duty, now: float) -> None:
+        try:
+            await duty.on_time(now)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("a duty broke", extra={"duty": type(duty).__name__})
+            self._resting[duty] = now + REST_S
+        else:
+            self._resting.pop(duty, None)
 
     def _expect_deadline(self, at: float | None) -> None:
         if at is not None and (self._deadline_at is None or at < self._deadline_at):

@@ -249,13 +249,20 @@ class Driver:
             n_excused = self._watcher.failed(driven, outcome.failure)
         try:
             change = settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, n_excused=n_excused)
-            if change.activate_next and order.job_type is JobType.REPLICAS:
-                return replace(change, prefer=self.next_replica(order))
-            return change  # noqa: TRY300 - what fails is caught for all of it
         except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others
             failure = replace(self._broken(order, error), again=Again.NEVER)
             failed = Failed(failure=failure, clean=False, started_at=order.claimed_at)
-            return settle.decide(order, failed, now=now, policy=self._retry, rng=rng)
+            change = settle.decide(order, failed, now=now, policy=self._retry, rng=rng)
+        if change.activate_next and order.job_type is JobType.REPLICAS:
+            return replace(change, prefer=self._preferred(order))
+        return change
+
+    def _preferred(self, order: Assignment) -> Mapping[str, Mapping[str, tuple[float, float]]] | None:
+        try:
+            return self.next_replica(order)
+        except Exception as error:  # noqa: BLE001 - task boundary: the order of the submission will do
+            self._broken(order, error)
+            return None
 
 
 async def insist(ask: Callable[[], Awaitable[T]]) -> T:

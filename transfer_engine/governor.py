@@ -6,11 +6,12 @@ caps on places, with the reason in words; the scheduler knows nothing else of st
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from protocols.errors import Phase, Scope
 from transfer_engine.board import Board
@@ -31,10 +32,43 @@ log = logging.getLogger(__name__)
 OPTIMIZED: Final = frozenset({"in", "out", "link"})
 OVERLOADS: Final = frozenset({"OVERLOADED", "STALLED"})
 TROUBLES: Final = frozenset({"UNAVAILABLE", "TIMED_OUT", "COPY_FAILED", "OUTCOME_UNKNOWN", "BAD_SERVER"})
+EXCUSED_MAX: Final = 100_000
+"""Transfers whose excuses are remembered: one that is cancelled while it waits is not heard of again."""
+LEARNERS: Final = ("health", "optimizer", "pace")
+"""Owners of caps that follow from what was seen."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_CAPS: Final[tuple[tuple[str, Cap], ...]] = ()
+_AT_NO_TIME: Final[float | None] = None
+
+
+def _learning(default: T) -> Callable[[Callable[Concatenate[Governor, P], T]], Callable[Concatenate[Governor, P], T]]:
+    """A mistake in what is learned must not stop transfers: they go on without it, and get `default`."""
+
+    def guard(method: Callable[Concatenate[Governor, P], T]) -> Callable[Concatenate[Governor, P], T]:
+        @functools.wraps(method)
+        def guarded(self: Governor, /, *args: P.args, **more: P.kwargs) -> T:
+            if self.broken:
+                return default
+            try:
+                return method(self, *args, **more)
+            except Exception:  # the boundary between what is learned and what has to go on
+                log.exception("learning broke, transfers go on without it until the next start")
+                self.give_up()
+                return default
+
+        return guarded
+
+    return guard
 
 
 class Governor:
-    """Caps on places. All `now` are instants of the engine's clock."""
+    """Caps on places. All `now` are instants of the engine's clock.
+
+    An error in health, optimizer or measures ends the learning, not the engine: see `broken`.
+    """
 
     def __init__(
         self,
@@ -68,23 +102,44 @@ class Governor:
         """Places that a breaker or a pause has closed."""
         self.recovered: set[str] = set()
         """Endpoints that work again: those who wait for a retry there need not wait for longer."""
+        self.broken = False
+        """Nothing is learned any more, and what was learned bounds nothing; operators' orders still do."""
         board.scheduler.first_caps = self._first_caps
 
     def _first_caps(self, place: Place) -> Iterable[tuple[str, Cap]]:
         """Caps of a place that the scheduler sees for the first time."""
-        if place.kind == "size" and self.optimizer.enabled:
-            yield "pace", self._paced(place, Pace(), self._now())
-        if place.kind in OPTIMIZED and (cap := self._optimized(place)) is not None:
-            yield "optimizer", cap
-        if (trouble := self.health.cap(place)) is not None:
-            yield "health", trouble
+        yield from self._learned_caps(place)
         if (order := self._ordered.get(place)) is not None:
             yield "order", order
 
+    @_learning(_NO_CAPS)
+    def _learned_caps(self, place: Place) -> tuple[tuple[str, Cap], ...]:
+        found: list[tuple[str, Cap]] = []
+        if place.kind == "size" and self.optimizer.enabled:
+            found.append(("pace", self._paced(place, Pace(), self._now())))
+        if place.kind in OPTIMIZED and (cap := self._optimized(place)) is not None:
+            found.append(("optimizer", cap))
+        if (trouble := self.health.cap(place)) is not None:
+            found.append(("health", trouble))
+        return tuple(found)
+
+    def give_up(self) -> None:
+        """Bound nothing by what was learned, and learn nothing more."""
+        self.broken = True
+        self.recovered.clear()
+        scheduler = self._board.scheduler
+        for place in list(scheduler.rooms):
+            for owner in LEARNERS:
+                scheduler.cap(place, owner, None)
+        for name in list(scheduler.sites):
+            scheduler.fill(name, filled=False)
+        self._wake()
+
     # What happens to transfers
 
-    def started(self, driven: Driven) -> None:
-        """A transfer was claimed."""
+    @_learning(None)
+    def started(self, driven: Driven, *, recovered: bool = False) -> None:
+        """A transfer was claimed. `recovered`: of an earlier engine; its outcome is looked for."""
         order, now = driven.order, self._now()
         driven.began_at = now
         link = self._board.link(order.queue)
@@ -93,10 +148,13 @@ class Governor:
         if order.queue.size_class >= LARGE and self.optimizer.enabled:
             place = Place("size", order.queue.dest_se, str(order.queue.size_class))
             self._paces.setdefault(place, Pace()).started(order.file_id, now)
+        if recovered:
+            self._stands_idle(driven, link)
         if self._look_at is None:
             self._look_at = now + self.optimizer.pace()
             self._wake()
 
+    @_learning(None)
     def told(self, driven: Driven, n_bytes: int | None) -> None:
         """Its COPY is being sent (None), or has moved so many bytes."""
         order = driven.order
@@ -113,6 +171,7 @@ class Governor:
             link = self._board.link(order.queue)
             self._apply(self.health.moving(link, order.queue.vo, self._now(), began_at=driven.began_at))
 
+    @_learning(0)
     def failed(self, driven: Driven, failure: Failure) -> int:
         """See `driving.Watcher.failed`."""
         order = driven.order
@@ -125,9 +184,13 @@ class Governor:
         if not known:
             self._excused.pop(order.file_id, None)
             return 0
-        n = self._excused[order.file_id] = self._excused.get(order.file_id, 0) + 1
+        n = self._excused.pop(order.file_id, 0) + 1
+        self._excused[order.file_id] = n
+        if len(self._excused) > EXCUSED_MAX:
+            del self._excused[next(iter(self._excused))]
         return n
 
+    @_learning(None)
     def settled(self, driven: Driven, outcome: Outcome, change: Change) -> None:
         """An outcome was committed."""
         if isinstance(outcome, Unknown):
@@ -136,13 +199,12 @@ class Governor:
             driven.failure = outcome.failure
             changed = self.health.lost(link, order.queue.vo, outcome.failure, self._now(), began_at=driven.began_at)
             self._apply(changed)
-            self._meter.lost((order.file_id, order.epoch), self._now())
-            self._idles(link, 1)
-            driven.idle = True
+            self._stands_idle(driven, link)
         driven.outcome = outcome
         if isinstance(outcome, Failed) and change.charge:
             self._excused.pop(driven.order.file_id, None)
 
+    @_learning(None)
     def released(self, driven: Driven) -> None:
         """It gives its slots back."""
         order, now, outcome = driven.order, self._now(), driven.outcome
@@ -201,7 +263,8 @@ class Governor:
         for place in sorted(changed):
             cap = self.health.cap(place)
             if cap is None or cap.limit > 1:
-                if place in self._shut:
+                # While a place is tried, what was under way before may still hold slots beside the try.
+                if place in self._shut and not self.health.is_tried(place):
                     self._shut.discard(place)
                     self.recovered |= {name for name in (place.name, place.other) if "://" in name}
             elif cap.limit == 0:
@@ -216,6 +279,11 @@ class Governor:
 
     def _waiting(self, place: Place) -> int:
         return self._board.scheduler.room(place).pending
+
+    def _stands_idle(self, driven: Driven, link: Link) -> None:
+        self._meter.lost((driven.order.file_id, driven.order.epoch), self._now())
+        self._idles(link, 1)
+        driven.idle = True
 
     def _idles(self, link: Link, n: int) -> None:
         """So many more transfers hold slots without moving anything: they do not count as copies that run."""
@@ -241,6 +309,7 @@ class Governor:
 
     # Time
 
+    @_learning(_AT_NO_TIME)
     def next_at(self) -> float | None:
         """When `on_time` has something to do, or `recovered` is to be looked at."""
         if self.recovered:
@@ -250,11 +319,15 @@ class Governor:
             return at
         return self._look_at if at is None else min(at, self._look_at)
 
+    @_learning(None)
     def on_time(self, now: float) -> None:
         """Let breakers try again that are due; look at what runs."""
         at = self.health.next_change_at()
         if at is not None and at <= now:
             self._apply(self.health.tick(now))
+        if self._look_at is not None:
+            # A clock that was set back must not keep it from looking.
+            self._look_at = min(self._look_at, now + self.optimizer.pace())
         if self._look_at is not None and self._look_at <= now:
             self._look(now)
 
@@ -266,7 +339,7 @@ class Governor:
         samples = self._meter.samples(now, self._bounds, self._waiting)
         changed = False
         for sample in samples:
-            if sample.place.kind == "in":
+            if sample.place.kind == "in" and self.optimizer.enabled:
                 filling = self._filling.setdefault(sample.place.name, Saturation())
                 self._board.scheduler.fill(sample.place.name, filled=filling.observe(sample, now))
         for adjustment in self.optimizer.observe(samples, now):
@@ -281,10 +354,12 @@ class Governor:
 
     # Restarts
 
+    @_learning("{}")
     def dump(self) -> str:
         """What was learned, as JSON text."""
         return json.dumps({"health": self.health.dump(), "optimizer": self.optimizer.dump()})
 
+    @_learning(None)
     def load(self, text: str | None) -> None:
         """Go on from what `dump` gave; before anything is claimed. What cannot be read is left out."""
         if text is None:

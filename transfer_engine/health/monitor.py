@@ -99,6 +99,11 @@ class Health:
         spot = self._spots.by_place.get(place)
         return None if spot is None else self._cap(spot)
 
+    def is_tried(self, place: Place) -> bool:
+        """A try is under way, or about to begin: nobody knows yet whether the place works again."""
+        spot = self._spots.by_place.get(place)
+        return spot is not None and spot.circuit.state is State.PROBING
+
     def caps(self) -> Mapping[Place, Cap]:
         """All caps there are."""
         found = {place: self._cap(spot) for place, spot in self._troubled.items()}
