@@ -10,7 +10,7 @@ import pytest
 from tests.service import file, running_service
 from transfer_engine.cli import explain as explaining
 from transfer_engine.cli.exits import Exit
-from transfer_engine.cli.explain import lines_of, path_of
+from transfer_engine.cli.explain import lines_of, path_of, paths_of
 from transfer_engine.cli.output import Stop
 from transfer_engine.errors import Invalid
 
@@ -35,6 +35,20 @@ LINK = "/explain?source_se=https%3A%2F%2Fa&dest_se=https%3A%2F%2Fb"
 )
 def test_what_can_be_asked(words: list[str], path: str):
     assert path_of(words) == path
+
+
+def test_several_things_are_asked_for_one_by_one():
+    assert paths_of([JOB, "17", "https://a,https://b"]) == [f"/jobs/{JOB}/explain", "/explain?file_id=17", LINK]
+    assert paths_of(["https://a", "https://b"]) == [LINK]
+    assert paths_of(["https://a", "->", "https://b"]) == [LINK]
+    assert len(paths_of(["https://a", "https://b", "https://c"])) == 3
+
+
+def test_two_hours_are_not_120_minutes():
+    lines = list(lines_of(answer(start_at=1.0, start_in_s=7180.0, finish_at=1.0, finish_in_s=119.6)))
+    assert "  forecast  starts in about 2 h, ends in about 2 min" in lines
+    lines = list(lines_of(answer(start_at=1.0, start_in_s=7100.0, finish_at=1.0, finish_in_s=119.0)))
+    assert "  forecast  starts in about 118 min, ends in about 119 s" in lines
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,17 @@ DECISIONS: Final = 5
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ARROW: Final = re.compile(r"\s*(?:→|->|,)\s*")
-_UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+_UNITS: Final = ((86400.0, 3600.0, "d"), (3600.0, 60.0, "h"), (60.0, 1.0, "min"))
+"""Seconds of a unit, and of the next smaller one, which its border is rounded to."""
+
+
+def paths_of(words: Sequence[str]) -> list[str]:
+    """What to ask for each of several things; two storages beside each other are a link. Raises: Stop, Invalid."""
+    parts = [part for word in words for part in _ARROW.split(word.strip()) if part]
+    ends = sum("://" in part for part in parts)
+    if len(parts) == ends == 2 or any(not _ARROW.sub("", word.strip()) for word in words):  # noqa: PLR2004 - a link
+        return [path_of(words)]
+    return [path_of([word]) for word in words]
 
 
 def path_of(words: Sequence[str]) -> str:
@@ -50,16 +60,19 @@ def _path_of_one(one: str) -> str:
 
 async def explain(url: str, words: Sequence[str], *, as_json: bool) -> Exit:
     """Ask and print."""
-    path = path_of(words)
+    paths = paths_of(words)
     async with service(url) as at:
-        found = await at.ask("GET", path)
-    if as_json:
-        put_json(found)
-    elif "transfers" in found:
-        _put_job(found)
-    else:
-        for line in lines_of(found):
-            put(line)
+        for index, path in enumerate(paths):
+            found = await at.ask("GET", path)
+            if as_json:
+                put_json(found)
+                continue
+            if index:
+                put("")
+            if "transfers" in found:
+                _put_job(found)
+            else:
+                put("\n".join(lines_of(found)))
     return Exit.OK
 
 
@@ -156,7 +169,7 @@ def _in(seconds: float) -> str:
     """`in about 12 min`."""
     if seconds < 1:
         return "now"
-    for unit_s, unit in _UNITS:
-        if seconds >= 2 * unit_s:
+    for unit_s, smaller_s, unit in _UNITS:
+        if seconds + smaller_s / 2 >= 2 * unit_s:
             return f"in about {seconds / unit_s:.0f} {unit}"
     return f"in about {seconds:.0f} s"
