@@ -231,6 +231,10 @@ class Dispatcher:
         """See `Watcher.failed`."""
         return self.governor.failed(driven, failure)
 
+    def tried_at(self, order: Assignment) -> float | None:
+        """See `Watcher.tried_at`."""
+        return self.governor.tried_at(order)
+
     def settled(self, driven: Driven, outcome: Outcome, change: Change, applied: Applied) -> None:
         """See `Watcher.settled`."""
         order = driven.order

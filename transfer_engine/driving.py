@@ -79,6 +79,9 @@ class Watcher(Protocol):
     def failed(self, driven: Driven, failure: Failure) -> int:
         """An attempt failed; how many in a row were a storage's trouble that was known already (0: this was not)."""
 
+    def tried_at(self, order: Assignment) -> float | None:
+        """When it is this transfer's turn to try a storage that is closed now; None: none is that it uses."""
+
     def settled(self, driven: Driven, outcome: Outcome, change: Change, applied: Applied) -> None:
         """An outcome was committed."""
 
@@ -255,6 +258,11 @@ class Driver:
             change = settle.decide(order, failed, now=now, policy=self._retry, rng=rng)
         if change.activate_next and order.job_type is JobType.REPLICAS:
             return replace(change, prefer=self._preferred(order))
+        if change.retry_at is not None and change.charge:
+            tried_at = self._watcher.tried_at(order)
+            if tried_at is not None:
+                # It is another transfer's turn to be the next try: one that was every try would fail for all.
+                return replace(change, retry_at=max(tried_at, now) + change.retry_at - now)
         return change
 
     def _preferred(self, order: Assignment) -> Mapping[str, Mapping[str, tuple[float, float]]] | None:

@@ -20,7 +20,7 @@ from transfer_engine.health import Health
 from transfer_engine.limits import LimitTable
 from transfer_engine.measures import Measures
 from transfer_engine.metering import End, Meter
-from transfer_engine.model import Change, Done, Failed, Failure, FileId, Outcome, Unknown
+from transfer_engine.model import Assignment, Change, Done, Failed, Failure, FileId, Outcome, Unknown
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.pacing import LARGE, Pace
 from transfer_engine.places import Cap, Link, Place
@@ -34,6 +34,8 @@ OVERLOADS: Final = frozenset({"OVERLOADED", "STALLED"})
 TROUBLES: Final = frozenset({"UNAVAILABLE", "TIMED_OUT", "COPY_FAILED", "OUTCOME_UNKNOWN", "BAD_SERVER"})
 EXCUSED_MAX: Final = 100_000
 """Transfers whose excuses are remembered: one that is cancelled while it waits is not heard of again."""
+TURN_S: Final = 900.0
+"""How much later a transfer comes again that was a try of a closed place, while others can be the next one."""
 LEARNERS: Final = ("health", "optimizer", "pace")
 """Owners of caps that follow from what was seen."""
 
@@ -189,6 +191,17 @@ class Governor:
         if len(self._excused) > EXCUSED_MAX:
             del self._excused[next(iter(self._excused))]
         return n
+
+    @_learning(_AT_NO_TIME)
+    def tried_at(self, order: Assignment) -> float | None:
+        """See `driving.Watcher.tried_at`."""
+        link = self._board.link(order.queue)
+        closed = self.health.closed(link, order.queue.vo)
+        if not closed:
+            return None
+        # Whoever waits beside it can be the next try; when the storage works again, it is called back at once.
+        others = any(map(self._waiting, (*closed, Place("link", link.source_se, link.dest_se))))
+        return max(closed.values()) + (TURN_S if others else 0.0)
 
     @_learning(None)
     def settled(self, driven: Driven, outcome: Outcome, change: Change) -> None:

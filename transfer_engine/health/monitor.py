@@ -104,6 +104,11 @@ class Health:
         spot = self._spots.by_place.get(place)
         return spot is not None and spot.circuit.state is State.PROBING
 
+    def closed(self, link: Link, vo: str) -> dict[Place, float]:
+        """The closed places among those that an attempt would use → when each is tried again."""
+        used = self._spots.route(link, vo).used
+        return {spot.place: spot.circuit.until for spot in used if spot.circuit.state is State.OPEN}
+
     def caps(self) -> Mapping[Place, Cap]:
         """All caps there are."""
         found = {place: self._cap(spot) for place, spot in self._troubled.items()}
