@@ -26,6 +26,8 @@ OWED_SLOTS: Final = 4.0
 """A slot is kept only for who has been passed over by so many transfers."""
 OWED_WAITS: Final = 50.0
 """... and is owed so many times the slot time that stays unused for it: it costs at most two per cent."""
+SLACK: Final = 64
+"""Void entries of a room's order that are kept at most, unless they are fewer than the others."""
 REMEMBER: Final = 0.98
 """Weight of the past in the mean duration of a place's transfers."""
 
@@ -58,11 +60,6 @@ class Room:
         self._queue: list[tuple[float, int, Site]] = []
         self._seq = 0
         self._clock = 0.0
-
-    def configure(self, limit: int) -> None:
-        """Change the configured limit."""
-        self._configured = limit
-        self._bound()
 
     def cap(self, owner: str, cap: Cap | None) -> None:
         """Set or lift one cap."""
@@ -150,6 +147,11 @@ class Room:
     def _enter(self, site: Site) -> None:
         self._seq += 1
         heapq.heappush(self._queue, (self.keys[site], self._seq, site))
+        if len(self._queue) > 2 * len(self.parked) + SLACK:
+            # Behind one that waits for days (its destination is banned) what is void never comes to the top.
+            newest = {entry[2]: entry for entry in sorted(self._queue, key=lambda entry: entry[1])}
+            self._queue = [entry for other, entry in newest.items() if other in self.parked]
+            heapq.heapify(self._queue)
 
     def first(self) -> Site | None:
         """The destination that has had least here of those that wait."""

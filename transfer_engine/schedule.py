@@ -379,12 +379,16 @@ class Scheduler:
             if not lane.n_ready and not lane.n_held and lane.parked_in is None:
                 del self.lanes[key]
         used = {lane.level for lane in self.lanes.values()}
+        gone: set[Site] = set()
         for name, site in list(self.sites.items()):
             site.tidy(used)
             if not site.vos and not site.queued:
                 del self.sites[name]
-                for room in self.rooms.values():
-                    room.keys.pop(site, None)
+                gone.add(site)
+        if gone:
+            for room in self.rooms.values():
+                for site in gone.intersection(room.keys):
+                    del room.keys[site]
 
     # Why not
 

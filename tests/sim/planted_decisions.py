@@ -52,7 +52,7 @@ def _swapped(right: Any, self: LimitTable, place: Place) -> int:
 
 def _node_off_by_one(right: Any, self: Scheduler, limits: LimitTable, shares: ShareTable) -> None:
     right(self, limits, shares)
-    self.node.configure(limits.node + 1)
+    self.node._configured = self.node.limit = limits.node + 1
 
 
 def _bound_by_last(right: Any, self: Room) -> None:

@@ -32,17 +32,6 @@ def test_the_least_of_all_bounds_holds(limit: int, steps: list[tuple[str, int | 
         assert room.limit == min([limit, *caps.values()])
 
 
-def test_a_changed_setting_holds_beside_the_caps() -> None:
-    room = Room(OUT, 10)
-    room.cap("breaker", cap_of(5))
-    room.configure(3)
-    assert room.limit == 3
-    room.configure(20)
-    assert room.limit == 5
-    room.cap("breaker", None)
-    assert room.limit == 20
-
-
 @pytest.mark.parametrize(
     ("place", "words"),
     [
@@ -120,6 +109,27 @@ def test_bandwidth_is_shared_out_by_what_copies_were_seen_to_reach() -> None:
 def test_a_place_without_a_limit_has_none() -> None:
     world = World(queues_of(("s",), ("d",)))
     assert world.scheduler.room(Place("vo-in", "d", "vo")).limit == UNLIMITED
+
+
+def test_the_order_of_a_room_does_not_grow_behind_one_that_waits_for_days() -> None:
+    world = World(queues_of(("s",), ("banned", "d1", "d2")), Limits(endpoint_outbound=1))
+    banned, first, second = world.queues.values()
+    world.cap(Place("in", "banned"), "order", 0)
+    world.ready(first, 3, 1)
+    world.settle()
+    for queue in (banned, first, second):
+        world.ready(queue, 3, 2000)
+    for _ in range(1000):
+        world.settle()
+        (run,) = world.running
+        world.now += 1
+        world.learn(run.queue, 1.0, 0.0)
+        world.release(run)
+    assert len(world.scheduler.rooms[OUT]._queue) < 100
+    world.cap(Place("in", "banned"), "order", None)
+    world.settle()
+    assert world.running[0].queue is banned
+    world.check()
 
 
 def test_who_waits_longest_for_a_source_comes_first() -> None:
