@@ -36,6 +36,8 @@ from transfer_engine.patience import patiently, remove, surely
 from transfer_engine.verification import Expected, evidence_of, mismatch
 
 LOOKS_MAX: Final = 64
+TIMEOUTS_MAX: Final = 64
+_MODES: Final = {mode.value: mode for mode in Mode}
 
 
 class Adapters(Protocol):
@@ -97,8 +99,19 @@ class Tools:
     looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS_MAX))
     """Bounds the looks after lost attempts: a restart with thousands of them must not flood the storages."""
 
+    _timeouts: dict[float | None, Timeouts] = field(default_factory=dict)
+    """Those of the last few lengths; jobs mostly ask for the same."""
+
     def timeouts(self, total_s: float | None = None) -> Timeouts:
         """The configured deadlines."""
+        found = self._timeouts.get(total_s)
+        if found is None:
+            if len(self._timeouts) >= TIMEOUTS_MAX:
+                self._timeouts.clear()
+            found = self._timeouts[total_s] = self._timeouts_of(total_s)
+        return found
+
+    def _timeouts_of(self, total_s: float | None) -> Timeouts:
         s = self.settings
         return Timeouts(
             connect_s=s.connect_s,
@@ -232,12 +245,13 @@ class Attempt:
     # The copy
 
     async def _copy_and_verify(self, expected: Expected) -> Outcome:
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             await self._copy(expected)
         except TransferError as error:
             return await self._after_failed_copy(error)
-        spent = asyncio.get_running_loop().time() - began
+        spent = loop.time() - began
         self._progress.phase = "verifying"
         try:
             stat = await surely(
@@ -284,12 +298,12 @@ class Attempt:
         wanted = order.options.modes or _hinted(order.source_url) or self._tools.settings.modes
         if self._source is not self._destination:
             return [Mode.STREAM] if Mode.STREAM in wanted or not order.options.modes else []
-        can = {
+        can: dict[str, bool] = {
             Mode.PULL: self._destination.capabilities(order.dest_url).pull is not False,
             Mode.PUSH: self._source.capabilities(order.source_url).push is not False,
             Mode.STREAM: True,
         }
-        return [mode for mode in map(Mode, wanted) if can[mode]]
+        return [_MODES[name] for name in wanted if can[name]]
 
     async def _copy_by(self, mode: Mode, expected: Expected) -> None:
         request = self._request(mode, expected)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import LimitTable
-from transfer_engine.model import Assignment, Claim, FileId, Queue, Shift
+from transfer_engine.model import Assignment, Claim, FileId, Queue, QueueId, Shift
 from transfer_engine.places import Link, Place
 from transfer_engine.schedule import LaneKey, Scheduler, Start
 from transfer_engine.shares import ShareTable
@@ -44,6 +44,7 @@ class Board:
     def __init__(self, limits: LimitTable, shares: ShareTable) -> None:
         self.scheduler = Scheduler(limits, shares)
         self.tallies: dict[Link, LinkTally] = {}
+        self._links: dict[QueueId, Link] = {}
         self._slots: dict[tuple[FileId, int], _Slot] = {}
         """(transfer, epoch) → what it holds: the next claim may be told before the last attempt's end."""
         self._blocked: dict[str, set[LaneKey]] = {}
@@ -53,7 +54,10 @@ class Board:
 
     def link(self, queue: Queue) -> Link:
         """The link of a queue; one object per link."""
-        return self.scheduler.link(queue.source_se, queue.dest_se)
+        link = self._links.get(queue.id)
+        if link is None:
+            link = self._links[queue.id] = self.scheduler.link(queue.source_se, queue.dest_se)
+        return link
 
     def shift(self, shifts: Iterable[Shift], now: float) -> None:
         """Take in committed changes of what is ready."""
@@ -140,7 +144,11 @@ class Board:
 
     def tally(self, order: Assignment) -> LinkTally:
         """The running totals of a transfer's link."""
-        return self.tallies.setdefault(self.link(order.queue), LinkTally())
+        link = self.link(order.queue)
+        tally = self.tallies.get(link)
+        if tally is None:
+            tally = self.tallies[link] = LinkTally()
+        return tally
 
     def ready_by_link(self) -> dict[Link, int]:
         """Link → ready transfers."""

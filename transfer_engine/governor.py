@@ -273,6 +273,8 @@ class Governor:
         self._wake()
 
     def _apply(self, changed: frozenset[Place]) -> None:
+        if not changed:
+            return
         for place in sorted(changed):
             cap = self.health.cap(place)
             if cap is None or cap.limit > 1:
@@ -283,8 +285,7 @@ class Governor:
             elif cap.limit == 0:
                 self._shut.add(place)
             self._board.scheduler.cap(place, "health", cap)
-        if changed:
-            self._wake()
+        self._wake()
 
     def _bounds(self, place: Place) -> tuple[int, int]:
         highest = self._limits.at(place)

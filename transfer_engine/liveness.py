@@ -10,8 +10,7 @@ have arrived: what a storage does then (checksums, commits) moves none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from protocols.errors import Stalled
 
@@ -82,19 +81,49 @@ class Pace:
         if self._floor.heard(n_bytes, size_bytes, now):
             self._scope.reschedule(now)
 
-    @asynccontextmanager
-    async def kept(self, *, unsettled: bool) -> AsyncIterator[None]:
+    def kept(self, *, unsettled: bool) -> _Kept:
         """While this is open, a copy runs. Args: unsettled: the storage may go on writing when it is ended.
 
         Raises: Stalled: the copy crawled.
         """
+        return _Kept(self, unsettled=unsettled)
+
+    def begin(self) -> asyncio.Timeout:
+        """A copy begins; what it is to run in."""
         self._floor = Floor(bytes_s=self._bytes_s, span_s=self._span_s)
+        self._scope = asyncio.Timeout(None)
+        return self._scope
+
+    def end(self) -> str | None:
+        """It has ended; why it was too slow, if it was."""
+        slow = None if self._floor is None else self._floor.slow
+        self._floor = self._scope = None
+        return slow
+
+
+class _Kept:
+    """See `Pace.kept`; a generator would cost twice as much, for each copy."""
+
+    __slots__ = ("_pace", "_scope", "_unsettled")
+
+    def __init__(self, pace: Pace, *, unsettled: bool) -> None:
+        self._pace = pace
+        self._unsettled = unsettled
+        self._scope: asyncio.Timeout | None = None
+
+    async def __aenter__(self) -> None:
+        self._scope = self._pace.begin()
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._scope is not None, "entered before"
+        timed_out = isinstance(error, TimeoutError)
         try:
-            async with asyncio.timeout(None) as self._scope:
-                yield
+            await self._scope.__aexit__(kind, error, trace)
         except TimeoutError:
-            if self._floor.slow is None:
-                raise
-            raise Stalled(self._floor.slow, unsettled=unsettled) from None
-        finally:
-            self._floor = self._scope = None
+            timed_out = True
+        slow = self._pace.end()
+        if timed_out and slow is not None:
+            raise Stalled(slow, unsettled=self._unsettled) from None

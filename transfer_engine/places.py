@@ -8,8 +8,7 @@ from typing import NamedTuple
 from transfer_engine.reasons import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """An ordered pair of endpoints (`scheme://host`, lower-case, no port)."""
 
     source_se: str

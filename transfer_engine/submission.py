@@ -186,7 +186,8 @@ def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection
     if transfer.size_bytes is not None and not 0 <= transfer.size_bytes <= SIZE_MAX:
         raise Invalid(f"expected a length of 0 to 2^62 bytes, got {transfer.size_bytes}", field=f"{where}.filesize")
     destination = _url(transfer.destination, f"{where}.destinations", schemes)
-    key = urls.destination_key(destination)
+    there = urls.same_place(destination)
+    key = urls.key_of(there)
     metadata = None if transfer.metadata is None else _json(transfer.metadata, f"{where}.metadata")
     checksum = _checksum(transfer.checksum, where)
     last = len(transfer.sources) - 1
@@ -194,7 +195,7 @@ def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection
     rows = []
     for place, source_url in enumerate(transfer.sources):
         source = _url(source_url, f"{where}.sources", schemes)
-        if source == destination or urls.same_place(source) == urls.same_place(destination):
+        if urls.same_place(source) == there:
             raise Invalid(f"source and destination are the same file ({source_url})", field=where)
         rows.append(
             PlannedFile(

@@ -54,19 +54,18 @@ def parse(url: str, field: str) -> Parts:
         raise Invalid("URL holds a blank, a control character or a backslash; percent-encode it", field=field)
     if not url.isascii() and any("\ud800" <= character <= "\udfff" for character in url):
         raise Invalid("URL cannot be written in UTF-8; percent-encode it", field=field)
-    for local in ("file:///", "file://localhost/"):
-        if url[: len(local)].lower() == local:
-            # A local name may hold anything, also what separates the parts of other URLs.
-            return _checked(Parts("file", "localhost", None, url[len(local) - 1 :], ""), url, field)
+    if url[:4].lower() == "file":
+        for local in ("file:///", "file://localhost/"):
+            if url[: len(local)].lower() == local:
+                # A local name may hold anything, also what separates the parts of other URLs.
+                return _checked(Parts("file", "localhost", None, url[len(local) - 1 :], ""), url, field)
     match = _URL.fullmatch(url)
     if match is None:
         raise Invalid(_why_not(url), field=field)
-    if match["port"] is not None and not 0 < int(match["port"]) <= 65535:  # noqa: PLR2004 - TCP's range
+    scheme, host, port, path, query = match.groups()
+    if port is not None and not 0 < int(port) <= 65535:  # noqa: PLR2004 - TCP's range
         raise Invalid(f"port must be 1 to 65535 ({url})", field=field)
-    parts = Parts(
-        match["scheme"].lower(), match["host"].lower(), match["port"], match["path"] or "", match["query"] or ""
-    )
-    return _checked(parts, url, field)
+    return _checked(Parts(scheme.lower(), host.lower(), port, path or "", query or ""), url, field)
 
 
 def _checked(parts: Parts, url: str, field: str) -> Parts:
@@ -99,10 +98,12 @@ def same_place(parts: Parts) -> str:
     escapes of characters that need none are undone, the others are written one way (RFC 3986 §6.2.2).
     """
     scheme = SAME_SCHEME.get(parts.scheme, parts.scheme)
-    number = None if parts.port is None else int(parts.port)
-    port = "" if number in {None, _DEFAULT_PORT.get(scheme)} else f":{number}"
+    number = _DEFAULT_PORT.get(scheme) if parts.port is None else int(parts.port)
+    port = "" if number == _DEFAULT_PORT.get(scheme) else f":{number}"
     path = plain_path(parts.path)
-    return f"{scheme}://{parts.host.rstrip('.')}{port}/{_SLASHES.sub('/', path).strip('/')}"
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return f"{scheme}://{parts.host.rstrip('.')}{port}/{path.strip('/')}"
 
 
 def plain_path(path: str) -> str:
@@ -117,4 +118,9 @@ def _unescaped(match: re.Match[str]) -> str:
 
 def destination_key(parts: Parts) -> int:
     """A signed 64-bit number that is equal for URLs of the same file; two files share one by chance 1 in 2⁶⁴."""
-    return xxhash.xxh3_64_intdigest(same_place(parts).encode()) - (1 << 63)
+    return key_of(same_place(parts))
+
+
+def key_of(place: str) -> int:
+    """The `destination_key` of what `same_place` gave."""
+    return xxhash.xxh3_64_intdigest(place.encode()) - (1 << 63)

@@ -156,7 +156,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def after(self, delay_s: float) -> asyncio.Future[None]:
         """To be awaited instead of `asyncio.sleep`, at half its price."""
-        future = asyncio.Future[None](loop=self)
+        future: asyncio.Future[None] = asyncio.Future(loop=self)
         self._n_timers += 1
         heapq.heappush(self._timers, (self._now + delay_s, self._n_timers, future))
         return future

@@ -107,7 +107,7 @@ class Circuit:
 
     def is_probe(self, began_at: float) -> bool:
         """Whether an attempt that began then is one of those that try the place."""
-        return self.state in {State.PROBING, State.RECOVERING} and began_at >= self.probing_at
+        return (self.state is State.PROBING or self.state is State.RECOVERING) and began_at >= self.probing_at
 
     def limit(self, n_active: int) -> int | None:
         """How many attempts may be active; None: any number.
@@ -158,9 +158,10 @@ class Circuit:
 
     def succeed(self, now: float, *, began_at: float) -> None:
         """An attempt that used this place succeeded."""
+        if self.state is State.CLOSED:
+            self._remember()
+            return
         match self.state:
-            case State.CLOSED:
-                self._remember()
             case State.OPEN:
                 self.n_well += 1
                 # What began before may still end well, as when new connections alone are refused: worth an early try.
@@ -179,7 +180,7 @@ class Circuit:
             self.succeed(now, began_at=began_at)
             return
         self._answered += 1
-        streak = self.streaks.pop(Trouble.UNREACHABLE, None)
+        streak = self.streaks.pop(Trouble.UNREACHABLE, None) if self.streaks else None
         if streak is not None:
             self._bad[Trouble.UNREACHABLE] = self._bad.get(Trouble.UNREACHABLE, 0.0) + streak.n
         self._fade()
@@ -268,13 +269,17 @@ class Circuit:
     def _remember(self) -> None:
         """A success ends all streaks: what they counted was chance."""
         self._ok += 1
-        for trouble, streak in self.streaks.items():
-            self._bad[trouble] = self._bad.get(trouble, 0.0) + streak.n
-        self.streaks.clear()
+        if self.streaks:
+            for trouble, streak in self.streaks.items():
+                self._bad[trouble] = self._bad.get(trouble, 0.0) + streak.n
+            self.streaks.clear()
         self._fade()
 
     def _fade(self) -> None:
-        if self._ok + self._answered + sum(self._bad.values()) > MEMORY:
+        seen = self._ok + self._answered
+        if self._bad:
+            seen += sum(self._bad.values())
+        if seen > MEMORY:
             self._ok /= 2
             self._answered /= 2
             self._bad = {trouble: n / 2 for trouble, n in self._bad.items()}

@@ -24,6 +24,7 @@ PAUSE_MIN_S: Final = 1.0
 
 Changed = frozenset[Place]
 """Places whose cap changed, or when it ends."""
+NONE: Final[Changed] = frozenset()
 
 
 class Health:
@@ -270,4 +271,4 @@ class Health:
                     del self._troubled[spot.place]
                 else:
                     self._troubled[spot.place] = spot
-        return frozenset(changed)
+        return frozenset(changed) if changed else NONE

@@ -52,14 +52,14 @@ class Spot:
     def enter(self, now: float) -> None:
         """An attempt began."""
         self.n_active += 1
-        if self.circuit.is_probe(now):
+        if self.circuit.state is not State.CLOSED and self.circuit.is_probe(now):
             self.circuit.probes += 1
 
     def leave(self, began_at: float) -> None:
         """An attempt gave its slot back."""
         if self.n_active:
             self.n_active -= 1
-        if self.circuit.is_probe(began_at) and self.circuit.probes:
+        if self.circuit.probes and self.circuit.is_probe(began_at):
             self.circuit.probes -= 1
 
     def succeed(self, now: float, *, began_at: float, enough: int) -> None:

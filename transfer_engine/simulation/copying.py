@@ -63,8 +63,11 @@ class Copying:
     def _check_busy(self) -> None:
         storages = self._storages
         for host in self._link:
+            troubles = storages.plant.endpoint_faults(host)
+            if not troubles:
+                continue
             n = storages.oracle.inbound[host] + storages.oracle.outbound[host]
-            for fault in storages.plant.endpoint_faults(host):
+            for fault in troubles:
                 if isinstance(fault, Busy) and n >= fault.above and fault.holds(storages.now()):
                     storages.oracle.trace(storages.now(), "busy", host)
                     scope = Scope.SOURCE if host == self._source.host else Scope.DESTINATION

@@ -38,6 +38,7 @@ class Lost(NamedTuple):
 
 
 NOTHING: Final = Lost()
+SUCCESS: Final = Draw(None, 1.0)
 
 
 class Luck:
@@ -47,6 +48,8 @@ class Luck:
         self._seed = seed
         self._plant = plant
         self._fixed: dict[tuple[str, str], bool] = {}
+        self._errors: dict[tuple[str, str], tuple[Errors, ...]] = {}
+        """Link → what may go wrong on it by chance."""
 
     def _faults(self, source: str, destination: str) -> list[Fault]:
         plant = self._plant
@@ -55,11 +58,14 @@ class Luck:
 
     def draw(self, source: SimPath, destination: str, attempt: str, now: float) -> Draw:
         """Of an attempt that begins now. Args: attempt: its number, from `0` on."""
-        errors = [
-            fault for fault in self._faults(source.host, destination) if isinstance(fault, Errors) and fault.holds(now)
-        ]
+        link = (source.host, destination)
+        possible = self._errors.get(link)
+        if possible is None:
+            possible = tuple(fault for fault in self._faults(*link) if isinstance(fault, Errors))
+            self._errors[link] = possible
+        errors = [fault for fault in possible if fault.holds(now)] if possible else ()
         if not errors:
-            return Draw(None, 1.0)
+            return SUCCESS
         key = f"{self._seed}/{url_at(source.host, source)}/{url_at(destination, source)}/{attempt}"
         rng = random.Random(key)  # noqa: S311 - reproducible on purpose
         for fault in errors:

@@ -59,11 +59,16 @@ def parse(text: str) -> SimPath | None:
 
 def checksum(path: SimPath, algorithm: str, *, corrupt: bool = False) -> Checksum | None:
     """A value that every copy of the file has, and no other file; None for an unknown algorithm."""
+    return _checksum(path.name, algorithm, corrupt)
+
+
+@lru_cache(maxsize=8192)  # asked for at the source, and soon after at the destination
+def _checksum(file: str, algorithm: str, corrupt: bool) -> Checksum | None:
     try:
         name = algorithm_name(algorithm)
     except ValueError:
         return None
-    text = xxhash.xxh3_128_hexdigest(path.name.encode(), seed=int(corrupt))
+    text = xxhash.xxh3_128_hexdigest(file.encode(), seed=int(corrupt))
     width = WIDTHS[name]
     return Checksum(name, (text * (width // len(text) + 1))[:width])
 
@@ -79,8 +84,7 @@ class Presence:
 
     def size(self, text: str, path: SimPath) -> int | None:
         """Bytes at this URL now; None: no such file."""
-        part = self._parts.get(text)
-        if part is not None:
+        if self._parts and (part := self._parts.get(text)) is not None:
             return part
         if path.host == path.origin:
             return None if text in self._removed else path.size_bytes

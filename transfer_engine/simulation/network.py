@@ -166,7 +166,7 @@ class Network:
             not self._stale
             and limit < math.inf
             and (not row.n or row.rate_bytes_s == limit)
-            and all(use.would_hold(n, n * limit) for use in uses)
+            and _all_hold(uses, n, n * limit)
         )
         row.n += n
         row.touched = True
@@ -214,3 +214,10 @@ class Network:
     def loads(self) -> Sequence[tuple[str, int, float]]:
         """(capacity, flows, bytes per second through it) of those in use."""
         return [(name, use.n, use.used_bytes_s) for name, i in self._index.items() if (use := self._uses[i]).n]
+
+
+def _all_hold(uses: Sequence[_Use], n_more: int, bytes_s: float) -> bool:
+    for use in uses:  # noqa: SIM110 - a generator costs as much as what it yields
+        if not use.would_hold(n_more, bytes_s):
+            return False
+    return True

@@ -35,6 +35,8 @@ class Plant:
         self.links: dict[tuple[str, str], LinkModel] = {(row.source, row.destination): row for row in scenario.links}
         self.capacities: dict[str, Capacity] = {}
         self.varying: dict[str, Varying] = {}
+        self._mortal: dict[tuple[str, str], tuple[tuple[str, tuple[Dead, ...]], ...]] = {}
+        """Link → parts of the way that die now and then, in the order in which they are asked."""
         for name, endpoint in scenario.endpoints.items():
             self._add_endpoint(name, endpoint)
         for (source, destination), link in self.links.items():
@@ -101,12 +103,19 @@ class Plant:
 
     def dead(self, source: str, destination: str, now: float) -> str | None:
         """Which part of the way is dead now, if any: `source`, `destination` or `link`."""
-        if _dead(self.endpoint_faults(destination), now):
-            return "destination"
-        if _dead(self.endpoint_faults(source), now):
-            return "source"
-        return "link" if _dead(self.link_faults(source, destination), now) else None
+        mortal = self._mortal.get((source, destination))
+        if mortal is None:
+            mortal = self._mortal[source, destination] = self._mortal_of(source, destination)
+        for part, deaths in mortal:
+            if any(fault.holds(now) for fault in deaths):
+                return part
+        return None
 
-
-def _dead(troubles: tuple[Fault, ...], now: float) -> bool:
-    return any(isinstance(fault, Dead) and fault.holds(now) for fault in troubles)
+    def _mortal_of(self, source: str, destination: str) -> tuple[tuple[str, tuple[Dead, ...]], ...]:
+        parts = (
+            ("destination", self.endpoint_faults(destination)),
+            ("source", self.endpoint_faults(source)),
+            ("link", self.link_faults(source, destination)),
+        )
+        found = ((part, tuple(fault for fault in row if isinstance(fault, Dead))) for part, row in parts)
+        return tuple((part, deaths) for part, deaths in found if deaths)

@@ -167,8 +167,9 @@ class SimulatedStorages:
         """Wait for a storage's answer. Raises: TimedOut (it is dead), Unavailable (it refuses), Missing."""
         path = self.path(url)
         door = self._doors[path.host]
-        if door.latency_s:
-            await self.sleep(min(door.latency_s, timeouts.request_s))
+        latency_s = door.latency_s
+        if latency_s:
+            await self.sleep(min(timeouts.request_s, latency_s))
         if door.troubles:
             await self._ask_door(path.host, door, timeouts)
         return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 
 from transfer_engine.model import Choice, FileId, QueueId, Reroute, Shift
 from transfer_engine.states import FileState
@@ -16,10 +17,11 @@ from transfer_engine.store.memory_tables import Shifts, Tables
 def choices(tables: Tables, limit: int, after: tuple[QueueId, int] | None) -> list[Choice]:
     """See `Store.choices`."""
     found: list[Choice] = []
-    for key, bucket in sorted(tables.buckets.items()):
+    able = [(key, bucket) for key, bucket in tables.buckets.items() if bucket.n_choosable]
+    for key, bucket in sorted(able, key=itemgetter(0)):
         if len(found) == limit:
             break
-        if bucket.n_choosable and (after is None or key > after):
+        if after is None or key > after:
             choice = _choice(tables, bucket, FileId(0), LOOKED_AT)
             if choice is not None:
                 found.append(choice)
