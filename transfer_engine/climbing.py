@@ -25,6 +25,7 @@ from transfer_engine.evidence import (
     Window,
     bottleneck,
     rate_text,
+    size_text,
     taken_from,
     went,
 )
@@ -35,13 +36,6 @@ from transfer_engine.seeking import SAME, Search
 from transfer_engine.tuning import Adjustment, Phase
 
 __all__ = ["Adjustment", "Climber", "Phase"]
-
-
-def _size_text(decade: int) -> str:
-    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
-        if decade >= power:
-            return f"{10 ** (decade - power)} {unit}"
-    return f"{10**decade} bytes"
 
 
 class Climber:
@@ -61,6 +55,8 @@ class Climber:
         self.ceiling = Ceiling()
         self.guard = Guard()
         self.probe_at, self.probe_wait_s = 0.0, settings.probe_s
+        self._patience_s = 0.0
+        """How rarely it looked before a look gained something, which may not last."""
         self.window = Window()
         self._drained = Window()
         """What moved in a descent while there were still more copies than the target."""
@@ -84,6 +80,8 @@ class Climber:
         """Larger files have come: descend as soon as the present level is measured."""
         self._odd = 0
         """Windows in a row that were unusual: positive higher, negative lower."""
+        self._usual: int | None = None
+        """The level from before a fall that it did not cause."""
 
     @property
     def is_free(self) -> bool:
@@ -116,7 +114,7 @@ class Climber:
     def remix(self, sample: Sample, now: float, before: int) -> Adjustment | None:
         """Files of another order of magnitude run now than those of `before`: look again."""
         decade = self.size.decade or 0
-        words = f"the mean size went from about {_size_text(before)} to {_size_text(decade)}"
+        words = f"the mean size went from about {size_text(before)} to {size_text(decade)}"
         best = self.levels.best(decade, now)
         self._look_down = best is None and decade > before + 1 and self.place.kind != "link"
         if self._look_down:
@@ -174,7 +172,7 @@ class Climber:
 
     def begin(self, phase: Phase, target: int) -> None:
         """Go to `target` and look from there, nothing being known."""
-        self.phase, self.target, self.base = phase, target, target
+        self.phase, self.target, self.base, self._usual = phase, target, target, None
         self.reference, self._first, self._odd, self._path = None, True, 0, {}
         self.restart()
 
@@ -280,6 +278,9 @@ class Climber:
             self.phase, self._doubtful = Phase.DESCEND, False
             after = max(base // 2, sample.lowest)
             return self._go(after, now, f"{words}: try {after}", seen)
+        if ratio < tuning.FAR and base <= min(self._path, default=base) and self.place.kind != "link":
+            # The place has changed, and what fewer do now was not measured.
+            return self._seek(sample, now, max(1, base // 4), words, {tried: harmed.rate})
         if ratio < tuning.FAR and not self._first:
             return self._hold(now, base, before, f"{words}: back to {base}", probe_s=0.0)
         if ratio > 1 - SAME:
@@ -309,12 +310,17 @@ class Climber:
         return self._seek(sample, now, step, words, {base: before.rate, self.target: seen.rate})
 
     def _seek(self, sample: Sample, now: float, step: int, words: str, known: Mapping[int, float]) -> Adjustment | None:
-        """Look around the base in steps of `step`."""
+        """Look around the base in steps of `step`. Args: known: what has just been measured."""
         assert self.reference is not None, "a search starts from a level that was measured"
         self.phase, self._search_at, self._lost_s = Phase.SEEK, now, 0.0
         self._search_rate, self._search_base = self.reference.rate, self.base
         up_only = self.place.kind == "link"
-        self._search = Search(self.base, self.reference.rate, step, up_only=up_only, seen=dict(known))
+        lower = self.levels.fresh(self.size.decade or 0, now).items()
+        memory = {level: rate for level, rate in lower if level < tuning.LOWER * self.base}
+        rate, way = self.reference.rate, -1 if max(known, default=0) > self.base else 1
+        self._search = Search(
+            self.base, rate, step, way, up_only=up_only, seen=dict(known), memory=memory, usual=self._usual
+        )
         return self._next_trial(sample, now, self.reference, words)
 
     def _next_trial(self, sample: Sample, now: float, seen: Seen, words: str) -> Adjustment | None:
@@ -324,9 +330,14 @@ class Climber:
             return self._go(level, now, f"{words}: try {level}", seen)
         found = self._search
         gained = found.rate > (1 + tuning.GAIN) * self._search_rate or found.base > self._search_base
-        self.probe_wait_s = self.settings.probe_s if gained else 2 * self.probe_wait_s
-        self.probe_wait_s = min(max(self.probe_wait_s, self._lost_s / tuning.COST_SHARE), self.settings.probe_max_s)
-        return self._hold(now, found.base, self.reference, f"{words}: {found.base} is best")
+        if gained:
+            self._patience_s, self.probe_wait_s = self.probe_wait_s, self.settings.probe_s
+        else:
+            wait_s = max(2 * self.probe_wait_s, self._lost_s / tuning.COST_SHARE)
+            self.probe_wait_s = min(wait_s, self.settings.probe_max_s)
+        soon = found.is_exhausted or found.rate > tuning.RISE_TWICE * self._search_rate
+        wait_s = 0.0 if soon else self.probe_wait_s
+        return self._hold(now, found.base, self.reference, f"{words}: {found.base} is best", probe_s=wait_s)
 
     def _judge_trial(self, sample: Sample, now: float) -> Adjustment | None:
         seen, before = self.window.seen(), self.reference
@@ -385,15 +396,14 @@ class Climber:
             self.reference = usual.blend(seen, tuning.HOLD_SMOOTHING)
             if now >= self.probe_at:
                 words = f"goodput is {rate_text(self.reference.rate)} with {self.base}, a look at its neighbours"
-                lower = self.levels.fresh(self.size.decade or 0, now).items()
-                known = {level: rate for level, rate in lower if level < tuning.LOWER * self.base}
-                return self._seek(sample, now, max(1, self.base // 16), words, known)
+                return self._seek(sample, now, max(1, self.base // 16), words, {})
         return None
 
     def _fallen(self, sample: Sample, now: float, seen: Seen, usual: Seen) -> Adjustment | None:
         """Goodput is down and the number active is not."""
         self.levels.forget(self.size.decade or 0)
-        self.probe_wait_s = self.settings.probe_s
+        self._usual = max(self.target, self._usual or 0)
+        self.probe_wait_s, self._patience_s = max(self.probe_wait_s, self._patience_s), 0.0
         words = f"goodput fell from {rate_text(usual.rate)} to {rate_text(seen.rate)} with {self.target} all the time"
         if (elsewhere := bottleneck(usual, seen)) is not None or self.target <= sample.lowest:
             return self._hold(
@@ -410,7 +420,7 @@ class Climber:
     def _risen(self, sample: Sample, now: float, seen: Seen, usual: Seen) -> Adjustment | None:
         """Goodput is up and the number active is not."""
         self.levels.forget(self.size.decade or 0)
-        self.probe_wait_s = self.settings.probe_s
+        self.probe_wait_s, self._usual = self.settings.probe_s, None
         words = f"goodput rose from {rate_text(usual.rate)} to {rate_text(seen.rate)} with {self.target} all the time"
         self.phase, self._first, self._path = Phase.RAMP, False, {self.target: seen.rate}
         cap = self.ceiling.cap(sample.highest, now)

@@ -181,6 +181,14 @@ def rate_text(bytes_s: float) -> str:
     return f"{bytes_s / 1e3:.3g} kB/s"
 
 
+def size_text(decade: int) -> str:
+    """A class of sizes in words."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if decade >= power:
+            return f"{10 ** (decade - power)} {unit}"
+    return f"{10**decade} bytes"
+
+
 def went(before: Seen, seen: Seen, base: int, tried: int) -> str:
     """What a step did, in words."""
     old, new = rate_text(before.rate), rate_text(seen.rate)

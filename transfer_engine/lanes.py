@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transfer_engine.places import Link
     from transfer_engine.rooms import Band, Room
 
-RECENT_S: Final = 600.0
+RECENT_S: Final = 1800.0
 """How long a VO of which nothing waits is expected to come again."""
 PASSED_OVER_MAX: Final = 10
 """So many starts of its activity may pass over a lower priority that waits; then it is its turn."""

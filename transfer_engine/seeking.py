@@ -26,10 +26,15 @@ class Search:
     up_only: bool = False
     seen: dict[int, float] = field(default_factory=dict)
     """Levels that were measured in this search, or right before it."""
+    memory: dict[int, float] = field(default_factory=dict)
+    """Lower levels that were measured earlier, perhaps when the storage was another one."""
+    usual: int | None = None
+    """Beyond it more copies have to bring something: the storage was well with so many, and will be again."""
     n_trials: int = 0
     _misses: int = 0
 
     def __post_init__(self) -> None:
+        self.seen.setdefault(self.base, self.rate)
         if self.up_only:
             self.way = 1
 
@@ -42,11 +47,17 @@ class Search:
             self._miss()
         return None
 
+    @property
+    def is_exhausted(self) -> bool:
+        """It ended before it could be sure that the base is the best."""
+        return self.step > 0
+
     def wanted(self, level: int) -> float:
         """The bytes per second that would make `level` the better one."""
         if level > self.base:
             # More copies that do no harm are welcome: small files among large ones want them.
-            return (1 - SAME) * max(self.rate, *self.seen.values(), 0.0)
+            part = 1 - SAME if self.usual is None or level <= self.usual else 1 + GAIN_FEWER
+            return part * max(self.rate, *self.seen.values())
         # Spare copies show at once when there is room for more: fewer have to be better, not only as good.
         return (1 + GAIN_FEWER) * self.rate
 
@@ -81,7 +92,8 @@ class Search:
             return False
         # Where goodput grew in proportion up to the base, each copy less costs what one copy moves.
         each = self.rate / self.base
-        linear = any(at < level and abs(rate / at - each) <= LINEAR * each for at, rate in self.seen.items())
+        known = (self.memory | self.seen).items()
+        linear = any(at <= level and abs(rate / at - each) <= LINEAR * each for at, rate in known)
         return linear and each * level < worse
 
     def _miss(self) -> None:
