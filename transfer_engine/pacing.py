@@ -31,20 +31,19 @@ class Pace:
     proven_at: float = 0.0
     waiting: deque[tuple[float, int]] = field(default_factory=deque)
     """(instant, transfer) of those that have not shown themselves, oldest first; some have by now."""
-    hidden: set[int] = field(default_factory=set)
-    """Transfers that have not."""
+    hidden: dict[int, float] = field(default_factory=dict)
+    """Transfers that have not, and when they were claimed."""
 
     def started(self, file_id: int, now: float) -> None:
         """A copy was claimed."""
         self.n_running += 1
         self.waiting.append((now, file_id))
-        self.hidden.add(file_id)
+        self.hidden[file_id] = now
 
     def shown(self, file_id: int, now: float) -> bool:
         """Its first bytes have moved; True: it had not shown itself before."""
-        if file_id not in self.hidden:
+        if self.hidden.pop(file_id, None) is None:
             return False
-        self.hidden.discard(file_id)
         if self.n_running >= self.proven or now - self.proven_at > MEMORY_S:
             self.proven, self.proven_at = self.n_running, now
         return True
@@ -57,8 +56,14 @@ class Pace:
     def look(self, now: float) -> bool:
         """Take those that have been silent for long as shown; True: there were some."""
         found = False
-        while self.waiting and (self.waiting[0][0] <= now - SILENT_S or self.waiting[0][1] not in self.hidden):
-            found = self.shown(self.waiting.popleft()[1], now) or found
+        while self.waiting:
+            at, file_id = self.waiting[0]
+            # It may have begun again since.
+            if self.hidden.get(file_id) == at:
+                if now < at + SILENT_S:
+                    break
+                found = self.shown(file_id, now) or found
+            self.waiting.popleft()
         return found
 
     def limit(self, now: float) -> int:
