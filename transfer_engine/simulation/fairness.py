@@ -1,6 +1,7 @@
 """How near to their shares those got who wanted more. Pure.
 
-Shares are claims on a destination while others want it too. A window counts for those who had work
+Shares are claims on a destination while others want it too; who is kept back by a limit of its own VO, and destinations
+with shares for single links, are not compared. A window counts for those who had work
 waiting for the destination at each look during it, and at no moment nothing left to begin. Those who wait
 for different sources are compared only while neither their link's limit nor their source's holds them back:
 somebody who could not have used a larger share has not been treated unfairly.
@@ -143,7 +144,7 @@ class Fairness:
             outbound[link.source_se] = outbound.get(link.source_se, 0) + n
         found: dict[Sharer, _Hunger] = {}
         for (link, vo, activity), ready in look.backlog.items():
-            if not ready:
+            if not ready or self._is_own_business(look, link, vo):
                 continue
             out, own = Place("out", link.source_se), Place("link", link.source_se, link.dest_se)
             out_limit = min(self.limits.at(out), look.limits.get(out, UNLIMITED))
@@ -154,6 +155,17 @@ class Fairness:
             sources = frozenset({link.source_se}) | (before.sources if before else frozenset())
             found[key] = _Hunger(sources, free or (before is not None and before.free))
         return found
+
+    def _is_own_business(self, look: Look, link: Link, vo: str) -> bool:
+        """Whether a limit of the VO itself keeps it back, or the link has shares of its own."""
+        if any(source != "*" and dest == link.dest_se for source, dest in self.shares.links):
+            return True
+        if not self.limits.vos:
+            return False
+        host = link.dest_se.partition("://")[2]
+        running = sum(service.running for key, service in look.services.items() if key[:2] == (host, vo))
+        limit = self.limits.at(Place("vo-in", link.dest_se, vo))
+        return running >= limit or Place("vo-out", link.source_se, vo) in self.limits.vos
 
     def _link_limit(self, link: Link) -> int:
         # A link that may fill its destination alone holds nobody back when it does.
