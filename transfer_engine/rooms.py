@@ -200,7 +200,7 @@ class Room:
 class Band:
     """Bytes per second that copies may reach together."""
 
-    __slots__ = ("limit_bytes_s", "n_copies", "parked", "place", "used_bytes_s")
+    __slots__ = ("kept", "limit_bytes_s", "n_copies", "parked", "passed_bytes_s", "place", "used_bytes_s", "waiting")
 
     def __init__(self, place: Place, limit_bytes_s: float) -> None:
         self.place = place
@@ -209,11 +209,37 @@ class Band:
         self.n_copies = 0
         """Those that reserve something."""
         self.parked: list[Lane] = []
+        self.waiting: dict[Lane, float] = {}
+        """Lanes that were refused since they started something last → what a copy needs; the first one first."""
+        self.passed_bytes_s = 0.0
+        """What copies reserved that began since, and are smaller than what the first of these needs."""
+        self.kept: Lane | None = None
+        """Nothing else begins here until this one does."""
 
     def park(self, lane: Lane) -> None:
         """Let a lane wait here."""
         lane.parked_in = self
         self.parked.append(lane)
+
+    def refused(self, lane: Lane, bytes_s: float) -> None:
+        """It was a lane's turn, and there was no room for a copy at this rate."""
+        self.waiting[lane] = bytes_s
+
+    def started(self, lane: Lane, bytes_s: float) -> None:
+        """A copy begins that reserves this."""
+        if self.waiting:
+            first = next(iter(self.waiting))
+            if first is lane:
+                self.passed_bytes_s = 0.0
+            elif bytes_s < self.waiting[first]:
+                self.passed_bytes_s += bytes_s
+            self.waiting.pop(lane, None)
+
+    def forget(self, lane: Lane) -> None:
+        """A lane does not wait for bandwidth any more."""
+        if self.waiting and next(iter(self.waiting)) is lane:
+            self.passed_bytes_s = 0.0
+        self.waiting.pop(lane, None)
 
     def wake(self) -> list[Lane]:
         """Take all out."""
@@ -246,6 +272,7 @@ class Band:
             text=(
                 f"the bandwidth limit {self.place} is reached: copies of {self.used_bytes_s / 1e6:.1f} MB/s "
                 f"are running, {self.limit_bytes_s / 1e6:.1f} MB/s are allowed"
+                + (f"; what becomes free is kept for a copy on {self.kept.link}" if self.kept else "")
             ),
             subject=str(self.place),
             used=self.used_bytes_s,

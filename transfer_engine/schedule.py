@@ -27,7 +27,7 @@ from transfer_engine.places import Cap, Link, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.rooms import REMEMBER, Band, Room
 from transfer_engine.shares import ShareTable
-from transfer_engine.turns import Turns
+from transfer_engine.turns import BandTurns, Turns
 
 CLAIMS_MAX: Final = 1000
 """Most transfers that one decision starts: bounds how long the next one waits for its commit."""
@@ -54,6 +54,7 @@ class Scheduler:
         self._limits = limits
         self._shares = shares
         self.turns = Turns(self._reconsider)
+        self.band_turns = BandTurns(self._reconsider)
         self.node = Room(NODE, limits.node)
         self.rooms: dict[Place, Room] = {NODE: self.node}
         self.bands: dict[Place, Band] = {place: Band(place, bytes_s) for place, bytes_s in limits.bands.items()}
@@ -279,13 +280,15 @@ class Scheduler:
         found: dict[Lane, int] = {}
         n = 0
         self.turns.expire(now)
+        self.band_turns.let_go(now)
         self.turns.wake(now)
         while n < n_max and self.node.used < self.node.limit:
             site = self._next_site()
             if site is None:
-                if not self.turns.hungry:
+                if self.turns.hungry:
+                    self.turns.wake(now)
+                elif not self.band_turns.let_go(now):
                     break
-                self.turns.wake(now)
                 continue
             lane = self._choose(site, now)
             if lane is not None:
@@ -318,19 +321,14 @@ class Scheduler:
             lane = site.choose(now)
             if lane is None:
                 return None
-            where = lane.full() or self.turns.owed(lane, now) or self._over(lane)
+            where = lane.full() or self.turns.owed(lane, now) or self._over(lane, now)
             if where is None:
                 return lane
             self._close(lane)
             where.park(lane)
 
-    def _over(self, lane: Lane) -> Band | None:
-        if lane.bands:
-            need = self.need(lane)
-            for band in lane.bands:
-                if not band.holds(need):
-                    return band
-        return None
+    def _over(self, lane: Lane, now: float) -> Band | None:
+        return self.band_turns.over(lane, self.need(lane), now) if lane.bands else None
 
     def need(self, lane: Lane) -> float:
         """What one copy of a lane may reach: the most that was seen on its link; all there is before any was."""
@@ -362,6 +360,8 @@ class Scheduler:
         if where is not None:
             # Also while its destination is full, it stands in line where others may come before it.
             where.park(lane)
+        if lane.bands:
+            self.band_turns.started(lane, self.need(lane), now)
 
     def returned(self, lane: Lane, n: int, now: float, bytes_s: float = 0.0) -> None:
         """So many of a decision's claims found nothing to claim: what is left of the lane is blocked."""
@@ -400,7 +400,7 @@ class Scheduler:
         found = [room.reason() for room in lane.rooms if room.used >= room.limit]
         if lane.bands:
             need = self.need(lane)
-            found += [band.reason() for band in lane.bands if not band.holds(need)]
+            found += [band.reason() for band in lane.bands if band.kept not in {None, lane} or not band.holds(need)]
         if lane.blocked:
             found.append(_writing(lane))
         found += order.reasons(lane)

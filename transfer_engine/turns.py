@@ -15,8 +15,14 @@ from typing import Final
 
 from transfer_engine.lanes import Lane, Site
 from transfer_engine.places import Place
-from transfer_engine.rooms import Room
+from transfer_engine.rooms import Band, Room
 
+PASSED_MIN: Final = 4.0
+"""Bandwidth is kept for a copy that so many times its need was let past ..."""
+PASSED_COST: Final = 10.0
+"""... and so many times need² / limit: until enough has drained about need² / (2 · limit) stays unused."""
+FUTILE_MAX: Final = 64.0
+"""How many times rarer bandwidth is kept after it was kept in vain."""
 WAITS_MAX: Final = 4.0
 """A promise ends after so many times the expected wait."""
 
@@ -127,3 +133,82 @@ class Turns:
         if not wanted:
             room.forgive(site)
         self.freed(room)
+
+
+class BandTurns:
+    """Bandwidth for those who need much of it, next to many that need little.
+
+    Whatever ends leaves room for a small copy, hardly ever for a large one. So nothing more begins in all bands of
+    a lane that was let past for long, until there is room for it: in all of them at once, or two such lanes would
+    wait for each other. This ends with its start, when it cannot start for another reason, and after some time.
+    """
+
+    def __init__(self, reconsider: Callable[[Lane, float], None]) -> None:
+        """`reconsider`: a lane waits nowhere any more, and is open if it has something to start."""
+        self._reconsider = reconsider
+        self._kept: dict[Lane, float] = {}
+        """Lane that bandwidth is kept for → when that ends."""
+        self._futile: dict[Band, float] = {}
+        """How many times rarer it is kept, where it was in vain."""
+
+    def over(self, lane: Lane, need: float, now: float) -> Band | None:
+        """Where a lane whose turn it is has to wait; it is remembered there."""
+        for band in lane.bands:
+            if band.kept is not None and band.kept is not lane:
+                return band
+            if not band.holds(need):
+                band.refused(lane, need)
+                self._keep(band, now)
+                return band
+        return None
+
+    def _keep(self, band: Band, now: float) -> None:
+        while band.waiting:
+            lane, need = next(iter(band.waiting.items()))
+            if _waits(lane):
+                break
+            band.forget(lane)
+        else:
+            return
+        enough = max(PASSED_MIN * need, PASSED_COST * need * need / band.limit_bytes_s) * self._futile.get(band, 1.0)
+        if band.passed_bytes_s < enough or any(other.kept is not None for other in lane.bands):
+            return
+        for other in lane.bands:
+            other.kept = lane
+        self._kept[lane] = now + WAITS_MAX * max(lane.site.horizon_s, lane.rooms[2].slot_s)
+
+    def started(self, lane: Lane, need: float, now: float) -> None:
+        """A lane starts a copy."""
+        for band in lane.bands:
+            band.started(lane, need)
+        if lane in self._kept:
+            for band in lane.bands:
+                self._futile.pop(band, None)
+            self._end(lane, now)
+
+    def let_go(self, now: float) -> bool:
+        """Keep nothing for those who cannot start for another reason, or did not in time; whether there were any."""
+        over = [lane for lane, until in self._kept.items() if until <= now or not _waits(lane) or _in_vain(lane)]
+        for lane in over:
+            for band in lane.bands:
+                band.forget(lane)
+                self._futile[band] = min(2 * self._futile.get(band, 1.0), FUTILE_MAX)
+            self._end(lane, now)
+        return bool(over)
+
+    def _end(self, lane: Lane, now: float) -> None:
+        del self._kept[lane]
+        for band in lane.bands:
+            band.kept = None
+            for other in band.wake():
+                self._reconsider(other, now)
+
+
+def _in_vain(lane: Lane) -> bool:
+    """Whether all that is kept for a lane is there, and its destination is full."""
+    return lane.site.full and not any(band.n_copies for band in lane.bands)
+
+
+def _waits(lane: Lane) -> bool:
+    """Whether nothing but bandwidth, or its turn, keeps a lane back."""
+    return lane.n_ready > 0 and not lane.blocked and (lane.open or isinstance(lane.parked_in, Band))

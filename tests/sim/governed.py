@@ -241,13 +241,14 @@ class Auditor:
         if any(room.full_for(lane.site) for room in lane.rooms):
             return False
         need = self.dispatcher.board.scheduler.need(lane)
-        return all(band.holds(need) for band in lane.bands)
+        return all(band.holds(need) and band.kept in {None, lane} for band in lane.bands)
 
     async def check_nobody_waits_in_vain(self) -> None:
         """Nothing waits for long while its rooms are free."""
         lanes, n_starts = self.forgotten(), self.n_starts
         if lanes:
-            await asyncio.sleep(3)
+            # A claim that the store does not answer is made again after a second.
+            await asyncio.sleep(30)
             still = [lane for lane in self.forgotten() if lane in lanes]
             assert not still or self.n_starts > n_starts, f"forgotten: {[(lane.queue, lane.n_ready) for lane in still]}"
 
@@ -259,10 +260,15 @@ class Auditor:
         assert not board._slots
         assert scheduler.n_ready == 0
         for place, room in scheduler.rooms.items():
-            assert (room.used, room.pending, room.promised) == (0, 0, None), place
+            assert (room.used, room.pending, room.promised) == (0, 0, None), (
+                place,
+                room.used,
+                room.pending,
+                room.promised,
+            )
             assert not any(lane.n_ready > 0 for lanes in room.parked.values() for lane in lanes), place
         for place, band in scheduler.bands.items():
-            assert (band.used_bytes_s, band.n_copies) == (0, 0), place
+            assert (band.used_bytes_s, band.n_copies, band.kept) == (0, 0, None), place
         for lane in scheduler.lanes.values():
             assert (lane.n_ready, lane.n_held, lane.open) == (0, 0, False), lane.queue
         for site in scheduler.sites.values():
@@ -274,7 +280,7 @@ class Auditor:
         for place, spot in governor.health._spots.by_place.items():
             assert (spot.n_active, spot.circuit.probes) == (0, 0), place
         for place, pace in governor._paces.items():
-            assert (pace.n_running, pace.hidden) == (0, set()), place
+            assert (pace.n_running, len(pace.hidden)) == (0, 0), (place, pace)
         assert not governor._meter._copies
         assert not governor._idle
         assert +self.running == Counter()

@@ -279,7 +279,9 @@ class World:
         assert not self.scheduler.turns.hungry or node.used >= node.limit, "rooms with room are left"
 
     def kept_for_another(self, queue: Queue) -> bool:
-        """Whether a source's last slot is kept for a destination whose own is about to be free."""
+        """Whether a last slot is kept for a destination that is about to have one, or bandwidth for a fast copy."""
+        if any(self.scheduler.bands[place].kept is not None for place, _ in self.bands(queue)):
+            return True
         rooms = [self.scheduler.rooms[place] for place in places(queue)]
         return any(
             room.promised is not None and room.promised.name != queue.dest_se and room.used + 1 >= room.limit

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,6 +107,72 @@ def test_bandwidth_is_shared_out_by_what_copies_were_seen_to_reach() -> None:
     assert world.settle() == 2
     assert sum(run.bytes_s for run in world.running) == 100.0
     world.check()
+
+
+@pytest.mark.parametrize("need", [30.0, 60.0, 100.0])
+def test_a_fast_link_has_its_turn_next_to_slow_ones(need: float) -> None:
+    world = World(queues_of(("fast", "slow"), ("d",)), Limits(endpoints={"d": EndpointLimits(inbound_bytes_s=100.0)}))
+    fast, slow = world.queues.values()
+    world.learn(fast, 1.0, need)
+    world.learn(slow, 1.0, 10.0)
+    world.ready(slow, 3, 10**6)
+    world.settle()
+    world.ready(fast, 3, 10**6)
+    rng = random.Random(1)
+    ends: Counter[str] = Counter()
+    moved = 0.0
+    for _ in range(4000):
+        world.settle()
+        moved += sum(run.bytes_s for run in world.running)
+        run = rng.choice(world.running)
+        ends[run.queue.source_se] += 1
+        world.now += 0.1
+        world.release(run)
+        world.check()
+    assert ends["fast"] >= 4000 / (12 * need / 10) / 2
+    assert moved >= 0.85 * 4000 * 100.0, "what is kept free costs little"
+
+
+def test_bandwidth_is_kept_for_nobody_who_cannot_start() -> None:
+    world = World(
+        queues_of(("s1", "s2"), ("d1", "d2")), Limits(endpoints={"s1": EndpointLimits(outbound_bytes_s=100.0)})
+    )
+    small, large, *_ = world.queues.values()
+    world.learn(small, 1.0, 10.0)
+    world.learn(large, 1.0, 60.0)
+    world.ready(small, 3, 10**6)
+    world.settle()
+    world.ready(large, 3, 5)
+    band = world.scheduler.bands[Place("out", "s1")]
+
+    def until_kept() -> None:
+        for _ in range(1000):
+            if band.kept is not None:
+                return
+            world.now += 0.1
+            world.release(world.running[0])
+            world.settle()
+        raise AssertionError("never kept")
+
+    until_kept()
+    (reason,) = world.scheduler.reasons(small, 3)
+    assert reason.code is Why.BANDWIDTH
+    assert "kept for a copy on s1 → d2" in reason.text
+    world.cap(Place("link", "s1", "d2"), "order", 0)
+    world.now += 0.1
+    world.release(world.running[0])
+    assert world.settle() == 1, "the room that the large one waits in is closed"
+    world.cap(Place("link", "s1", "d2"), "order", None)
+    world.settle()
+    until_kept()
+    world.ready(large, 3, -5)
+    world.settle()
+    assert band.kept is None
+    world.ready(large, 3, 5)
+    until_kept()
+    world.now += 10_000.0
+    world.settle()
+    assert band.kept is None, "not for ever"
 
 
 def test_a_place_without_a_limit_has_none() -> None:
