@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,22 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from protocols.errors import Again, Scope
-from tests.unit import test_board, test_limits, test_retry, test_rooms, test_settle, test_shares, test_turns
+from tests.unit import (
+    test_board,
+    test_health,
+    test_health_pause,
+    test_limits,
+    test_optimizer,
+    test_pacing,
+    test_retry,
+    test_rooms,
+    test_saturation,
+    test_seeking,
+    test_selection,
+    test_settle,
+    test_shares,
+    test_turns,
+)
 from tests.unit.schedule_model import World, places, queues_of
 from transfer_engine.config import EndpointLimits, Limits, LinkLimits, LinkShares, Shares, VoLimits
 from transfer_engine.states import JobType
@@ -47,8 +62,8 @@ def noticed(suite: list[Check]) -> str | None:
     return None
 
 
-def checks_of(module: ModuleType) -> Iterator[Check]:
-    """The tests of a module that are not slow, with all their parameters."""
+def checks_of(module: ModuleType, **fixtures: Callable[[], object]) -> Iterator[Check]:
+    """The tests of a module that are not slow, with all their parameters. Args: fixtures: made anew for each test."""
     for name, test in vars(module).items():
         if not name.startswith("test_") or not inspect.isfunction(test):
             continue
@@ -59,9 +74,16 @@ def checks_of(module: ModuleType) -> Iterator[Check]:
         cases = list(_cases(marks))
         if given:
             yield name, _derandomized(test)
-        elif set(inspect.signature(test).parameters) == set(cases[0] if cases else {}):
+            continue
+        wanted = set(inspect.signature(test).parameters) - set(cases[0] if cases else {})
+        if wanted <= fixtures.keys():
+            made = {key: fixtures[key] for key in wanted}
             for case in cases or [{}]:
-                yield name, functools.partial(test, **case)
+                yield name, functools.partial(_with_fixtures, test, made, case)
+
+
+def _with_fixtures(test: Any, fixtures: Mapping[str, Callable[[], object]], case: Mapping[str, object]) -> object:
+    return test(**case, **{key: make() for key, make in fixtures.items()})
 
 
 def _derandomized(test: Any) -> Callable[[], object]:
@@ -181,6 +203,15 @@ SETTLING: list[Check] = [
     *checks_of(test_settle),
     *checks_of(test_retry),
     ("replicas and passing troubles", _a_passing_trouble_spends_no_replica),
+]
+GOVERNING: list[Check] = [
+    *checks_of(test_pacing),
+    *checks_of(test_saturation),
+    *checks_of(test_seeking),
+    *checks_of(test_selection),
+    *checks_of(test_health, bench=test_health.Bench),
+    *checks_of(test_health_pause, health=lambda: test_health.Bench().health),
+    *checks_of(test_optimizer),
 ]
 SCHEDULING: list[Check] = [
     ("random histories", lambda: walks(range(12))),

@@ -123,6 +123,37 @@ def test_a_fall_that_stays_when_the_step_is_taken_back_stops_no_ramp():
     assert target(optimizer) == 60
 
 
+def test_each_order_of_magnitude_has_its_own_best():
+    """Small files want 60 at a time; of large ones more than 8 do harm."""
+    optimizer = Optimizer(SETTINGS)
+    found: list[list[int]] = []
+    now = 0.0
+    for size in (1e7, 1e9, 1e7, 1e9):
+        found.append([])
+        for now in range(int(now) + 1, int(now) + 120):
+            n = target(optimizer)
+            feed(optimizer, [sample(n=n, size=size, rate=10e6 if size < 1e8 else harmful(n))], float(now))
+            found[-1].append(target(optimizer))
+    assert [row[-1] >= 60 for row in found] == [True, False, True, False]
+    assert all(5 <= row[-1] <= 10 for row in found[1::2])
+    assert found[2].index(60) < 30
+    assert max(found[3][30:]) <= 10
+    words = [row.reason for row in optimizer.history(INTO)]
+    assert "the mean size went from about 1 GB to 10 MB, for which 60 is good" in words
+
+
+def test_a_number_that_was_only_passed_through_is_not_taken_for_the_best():
+    optimizer = Optimizer(SETTINGS)
+    lowest = []
+    for now in range(1, 100):
+        size = 1e7 if now < 4 or now > 40 else 1e8
+        waiting = 0 if 10 < now else 1000
+        feed(optimizer, [sample(n=target(optimizer), size=size, waiting=waiting)], float(now))
+        lowest.append(target(optimizer))
+    assert max(lowest[:4]) < max(lowest[4:40])
+    assert min(lowest[40:]) == max(lowest[4:40])
+
+
 def test_what_is_not_the_bottleneck_is_not_judged():
     optimizer = Optimizer(SETTINGS)
     ramp(optimizer, 4)
