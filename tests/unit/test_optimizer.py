@@ -127,10 +127,9 @@ def test_each_order_of_magnitude_has_its_own_best():
     """Small files want 60 at a time; of large ones more than 8 do harm."""
     optimizer = Optimizer(SETTINGS)
     found: list[list[int]] = []
-    now = 0.0
-    for size in (1e7, 1e9, 1e7, 1e9):
+    for turn, size in enumerate((1e7, 1e9, 1e7, 1e9)):
         found.append([])
-        for now in range(int(now) + 1, int(now) + 120):
+        for now in range(120 * turn + 1, 120 * turn + 120):
             n = target(optimizer)
             feed(optimizer, [sample(n=n, size=size, rate=10e6 if size < 1e8 else harmful(n))], float(now))
             found[-1].append(target(optimizer))
@@ -147,7 +146,7 @@ def test_a_number_that_was_only_passed_through_is_not_taken_for_the_best():
     lowest = []
     for now in range(1, 100):
         size = 1e7 if now < 4 or now > 40 else 1e8
-        waiting = 0 if 10 < now else 1000
+        waiting = 1000 if now < 4 or 20 < now < 40 else 0
         feed(optimizer, [sample(n=target(optimizer), size=size, waiting=waiting)], float(now))
         lowest.append(target(optimizer))
     assert max(lowest[:4]) < max(lowest[4:40])
