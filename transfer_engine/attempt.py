@@ -37,6 +37,8 @@ from transfer_engine.verification import Expected, evidence_of, mismatch
 
 LOOKS_MAX: Final = 64
 TIMEOUTS_MAX: Final = 64
+_AT_SOURCE: Final = frozenset({Verify.SOURCE, Verify.BOTH})
+_AT_DESTINATION: Final = frozenset({Verify.TARGET, Verify.BOTH})
 _MODES: Final = {mode.value: mode for mode in Mode}
 
 
@@ -165,7 +167,7 @@ class Attempt:
         order = self._order
         algorithm = order.checksum.algorithm if order.checksum else self._tools.settings.checksum
         verify = order.options.verify
-        needs_source_sum = verify in {Verify.SOURCE, Verify.BOTH} or (verify is Verify.TARGET and not order.checksum)
+        needs_source_sum = verify in _AT_SOURCE or (verify is Verify.TARGET and not order.checksum)
         try:
             stat = await surely(
                 lambda: self._source.stat(
@@ -183,7 +185,7 @@ class Attempt:
         # A storage that does not know the algorithm answers with another one: better than none.
         other = next(iter(stat.checksums.values()), None)
         checksum = order.checksum or stat.checksums.get(algorithm) or other
-        at_destination = verify in {Verify.TARGET, Verify.BOTH} and checksum is not None
+        at_destination = verify in _AT_DESTINATION and checksum is not None
         size = stat.size_bytes if stat.size_bytes is not None else order.size_bytes
         return Expected(
             size_bytes=size,
@@ -200,7 +202,7 @@ class Attempt:
         if order.size_bytes is not None and stat.size_bytes is not None and order.size_bytes != stat.size_bytes:
             raise SizeMismatch(f"source has {stat.size_bytes} bytes, the submission says {order.size_bytes}")
         verify = order.options.verify
-        if verify not in {Verify.SOURCE, Verify.BOTH}:
+        if verify not in _AT_SOURCE:
             return
         seen = stat.checksums.get(algorithm)
         must = self._tools.settings.require_checksum or (verify is Verify.SOURCE and order.checksum is not None)
@@ -352,7 +354,7 @@ class Attempt:
         if self._order.options.verify is Verify.NONE:
             return
         expected.proven = True
-        if self._order.options.verify in {Verify.TARGET, Verify.BOTH}:
+        if self._order.options.verify in _AT_DESTINATION:
             expected.checksum, expected.algorithm = streamed.checksum, streamed.checksum.algorithm
 
     def _digest_of_stream(self, expected: Expected) -> str:

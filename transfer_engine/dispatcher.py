@@ -91,6 +91,7 @@ class Dispatcher:
         )
         self.driver = Driver(store=store, tools=tools, retry=rules.retry, deps=deps, watcher=self)
         self._events_keep = rules.events_keep
+        self._loop_now = _now
         self._wake = asyncio.Event()
         self._timer = asyncio.Event()
         self._due_at: float | None = None
@@ -114,6 +115,7 @@ class Dispatcher:
 
     async def load(self) -> None:
         """Count what waits; to be done before anything can be submitted. Raises: StoreUnavailable."""
+        self._loop_now = asyncio.get_running_loop().time
         self.governor.load(await self._store.kept(LEARNED))
         self._left = await self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX)
         backlog = await self._store.backlog()
@@ -154,7 +156,7 @@ class Dispatcher:
     def absorb(self, shifts: Sequence[Shift]) -> None:
         """Take in committed changes of what waits, and decide again."""
         if shifts:
-            self.board.shift(shifts, _now())
+            self.board.shift(shifts, self._loop_now())
             self._wake.set()
 
     def changed(self) -> None:
@@ -196,7 +198,7 @@ class Dispatcher:
             self._wake.clear()
             if not self._accepting:
                 continue
-            starts = self.board.decide(_now())
+            starts = self.board.decide(self._loop_now())
             if not starts:
                 continue
             try:
@@ -208,7 +210,7 @@ class Dispatcher:
                 self._wake.set()
                 continue
             self.store_trouble = None
-            self.board.claimed(starts, orders, _now())
+            self.board.claimed(starts, orders, self._loop_now())
             for order in orders:
                 self._start(order)
             if orders:
@@ -217,7 +219,7 @@ class Dispatcher:
 
     def _start(self, order: Assignment, *, recovered: bool = False) -> None:
         assert self._group is not None, "run() has opened the task group"
-        driven = Driven(order, _now())
+        driven = Driven(order, self._loop_now())
         driven.canceling = order.canceling
         driven.progress.copying = order.copying
         driven.progress.tell = partial(self.governor.told, driven)
@@ -255,7 +257,7 @@ class Dispatcher:
         # Both lead back to `driven`: the garbage collector would be busy with nothing else.
         driven.task = driven.progress.tell = None
         self.governor.released(driven)
-        self.board.release(order, _now(), driven.n_moved)
+        self.board.release(order, self._loop_now(), driven.n_moved)
         self._wake.set()
 
     def dropped(self, order: Assignment) -> None:

@@ -33,6 +33,7 @@ CLAIMS_MAX: Final = 1000
 """Most transfers that one decision starts: bounds how long the next one waits for its commit."""
 LIGHTEST: Final = 0.1
 """Least weight of a link whose other end has next to nothing to do: nobody is starved for the sake of the last."""
+HEAVIEST: Final = 1 / LIGHTEST
 
 LaneKey = tuple[QueueId, int]
 """(queue, priority)"""
@@ -411,7 +412,12 @@ def _weight(other_s: float, own_s: float) -> float:
     """How much a lane counts whose other end needs `other_s` for what waits there."""
     if own_s <= 0:
         return 1.0
-    return min(max(other_s / own_s, LIGHTEST), 1 / LIGHTEST)
+    weight = other_s / own_s
+    if weight < LIGHTEST:
+        return LIGHTEST
+    if weight > HEAVIEST:
+        return HEAVIEST
+    return weight
 
 
 def _writing(lane: Lane) -> Reason:

@@ -58,7 +58,10 @@ def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError
 def _comparable(stat: Stat, expected: Expected) -> tuple[Checksum | None, Checksum | None]:
     """(expected, seen) of the wanted algorithm, else of one that both ends offer, else None."""
     assert expected.checksum is not None, "there is something to compare"
-    for wanted in (expected.checksum, *expected.others.values()):
+    seen = stat.checksums.get(expected.checksum.algorithm)
+    if seen is not None:
+        return expected.checksum, seen
+    for wanted in expected.others.values():
         seen = stat.checksums.get(wanted.algorithm)
         if seen is not None:
             return wanted, seen

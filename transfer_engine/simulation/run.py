@@ -32,8 +32,8 @@ from transfer_engine.testing import deps, run_virtual
 from transfer_engine.views import JobView
 from transfer_engine.wiring import TransferEngine
 
-COLLECT_EVERY: Final = 50_000
-"""New objects between two looks for cycles; one transfer leaves some twenty behind."""
+COLLECT_EVERY: Final = 200_000
+"""New objects between two looks for cycles; transfers leave hardly any behind."""
 
 
 class Mover(Protocol):
