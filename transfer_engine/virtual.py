@@ -180,7 +180,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         due = self._now + RESOLUTION_S
         while timers and timers[0][0] < due:
             timer = heapq.heappop(timers)[2]
-            if type(timer) is not _Later:
+            if not isinstance(timer, _Later):
                 if not timer.done():
                     timer.set_result(None)
                 continue
