@@ -7,6 +7,8 @@ the success of a file costs whoever brings it about.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from transfer_engine.simulation.faults import ErrorName, Errors, Fault
@@ -16,6 +18,8 @@ from transfer_engine.simulation.plant import Plant
 AT_ONCE: Final = frozenset({"unavailable", "no-space", "missing", "denied"})
 """Errors that come before the first byte; the others come somewhere in the file."""
 ATTEMPTS_MAX: Final = 1000
+RECENT_MAX: Final = 8192
+"""Draws that are remembered: more than attempts run at a time."""
 
 
 class Draw(NamedTuple):
@@ -50,6 +54,7 @@ class Luck:
         self._fixed: dict[tuple[str, str], bool] = {}
         self._errors: dict[tuple[str, str], tuple[Errors, ...]] = {}
         """Link → what may go wrong on it by chance."""
+        self._recent = lru_cache(maxsize=RECENT_MAX)(self._of_all)
 
     def _faults(self, source: str, destination: str) -> list[Fault]:
         plant = self._plant
@@ -67,11 +72,11 @@ class Luck:
         if not errors:
             return SUCCESS
         key = f"{self._seed}/{url_at(source.host, source)}/{url_at(destination, source)}/{attempt}"
-        rng = random.Random(key)  # noqa: S311 - reproducible on purpose
-        for fault in errors:
-            if rng.random() < fault.chance:
-                return Draw(fault.error, rng.random())
-        return Draw(None, 1.0)
+        # What holds for ever is drawn when an attempt begins and again when its file has come: a seed is dear.
+        return self._recent(key, link) if len(errors) == len(possible) else _drawn(key, errors)
+
+    def _of_all(self, key: str, link: tuple[str, str]) -> Draw:
+        return _drawn(key, self._errors[link])
 
     def lost(self, source: SimPath, destination: str) -> Lost:
         """What any scheduler loses with this file; nothing where it depends on the time."""
@@ -89,6 +94,14 @@ class Luck:
                 return Lost(attempt, n_bytes)
             n_bytes += 0 if draw.error in AT_ONCE else draw.moved(source.size_bytes)
         return NOTHING
+
+
+def _drawn(key: str, errors: Sequence[Errors]) -> Draw:
+    rng = random.Random(key)  # noqa: S311 - reproducible on purpose
+    for fault in errors:
+        if rng.random() < fault.chance:
+            return Draw(fault.error, rng.random())
+    return SUCCESS
 
 
 def _is_for_ever(fault: Fault) -> bool:
