@@ -162,14 +162,21 @@ class BandTurns:
                 return band
         return None
 
-    def _keep(self, band: Band, now: float) -> None:
+    @staticmethod
+    def _first(band: Band) -> tuple[Lane, float] | None:
+        """Who waits longest there, and what it needs; those who do not wait any more are forgotten."""
         while band.waiting:
             lane, need = next(iter(band.waiting.items()))
             if _waits(lane):
-                break
+                return lane, need
             band.forget(lane)
-        else:
+        return None
+
+    def _keep(self, band: Band, now: float) -> None:
+        first = self._first(band)
+        if first is None:
             return
+        lane, need = first
         enough = max(PASSED_MIN * need, PASSED_COST * need * need / band.limit_bytes_s) * self._futile.get(band, 1.0)
         if band.passed_bytes_s < enough or any(other.kept is not None for other in lane.bands):
             return
