@@ -290,12 +290,14 @@ class Dispatcher:
     async def _keep_time(self) -> None:
         """Promote retries that are due, expire jobs, let caps follow, tidy; one timer for all of them."""
         # By the loop's time: a clock that is set back must not stop it.
-        tidy_at = _now() + HOUSEKEEPING_S
+        tidy_at = self._loop_now() + HOUSEKEEPING_S
         n_tidied = 0
         while True:
             now = self._deps.clock.now()
             at = self._next_at()
-            wait_s = tidy_at - _now() if at is None else min(tidy_at - _now(), at - now)
+            wait_s = tidy_at - self._loop_now()
+            if at is not None:
+                wait_s = min(wait_s, at - now)
             if wait_s > 0:
                 await self._sleep(wait_s, now)
                 continue

@@ -72,12 +72,15 @@ class Pace:
         self._span_s = span_s
         self._floor: Floor | None = None
         self._scope: asyncio.Timeout | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def heard(self, n_bytes: int, size_bytes: int | None) -> None:
         """Take in a report of the copy."""
-        if self._floor is None or self._scope is None:
+        if self._floor is None or self._scope is None or not self._bytes_s:
             return
-        now = asyncio.get_running_loop().time()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
         if self._floor.heard(n_bytes, size_bytes, now):
             self._scope.reschedule(now)
 

@@ -136,6 +136,9 @@ def credential_source(tls: TlsSettings) -> Credentials:
         environ["BEARER_TOKEN_FILE"] = str(tls.token_file)
         if not tls.token_file.is_file():
             raise Invalid(f"{tls.token_file} cannot be read", field="tls.token_file")
+    if not tls.discover and tls.token_file is None:
+        fixed = _discover(tls, environ)
+        return lambda _url: fixed
     cached = _Cached(lambda: _discover(tls, environ))
     return lambda _url: cached()
 
