@@ -206,11 +206,13 @@ class Explainer:
 
     async def link(self, link: Link) -> Explanation:
         """What a link does and what keeps its backlog back."""
-        return (await self._places()).link(link)
+        delayed = await self._reader.delayed(link.source_se, link.dest_se)
+        return (await self._places()).link(link, delayed)
 
     async def endpoint(self, se: str) -> Explanation:
         """What an endpoint does in both directions and what keeps back those who wait for it."""
-        return (await self._places()).endpoint(se)
+        delayed = await self._reader.delayed(se, se)
+        return (await self._places()).endpoint(se, delayed)
 
     async def links(self) -> dict[Link, LinkOutlook]:
         """Of each link with work: what keeps most of it back, when its next transfer starts, when all is done."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from transfer_engine import explain_words as words
 from transfer_engine.answers import Explanation, LinkOutlook
-from transfer_engine.bans import spellings
+from transfer_engine.bans import instant, spellings
 from transfer_engine.board import Board
 from transfer_engine.causes import Causes, Kept
 from transfer_engine.climbing import Adjustment
@@ -20,6 +20,7 @@ from transfer_engine.outlook import Foresight
 from transfer_engine.places import Link, Place
 from transfer_engine.reasons import Reason, Why
 from transfer_engine.schedule import LaneKey
+from transfer_engine.store.api import Delayed
 
 DECISIONS_MAX: Final = 10
 """Decisions of the optimizer that are shown with an explanation."""
@@ -42,15 +43,15 @@ class PlaceExplainer:
         self._optimizer = optimizer
         self._now = now
 
-    def link(self, link: Link) -> Explanation:
+    def link(self, link: Link, delayed: Delayed) -> Explanation:
         """What a link does and what keeps its backlog back."""
         own = Place("link", link.source_se, link.dest_se)
         places = [own, Place("in", link.dest_se), Place("out", link.source_se), NODE]
         lanes = dict(self._board.scheduler.lanes_of(link))
         known = bool(lanes) or link in self._board.tallies or own in self._board.scheduler.rooms
-        return self._place(str(link), places, lanes, None if known else _unknown(str(link), []))
+        return self._place(str(link), places, lanes, None if known else _unknown(str(link), []), delayed)
 
-    def endpoint(self, se: str) -> Explanation:
+    def endpoint(self, se: str, delayed: Delayed) -> Explanation:
         """What an endpoint does in both directions and what keeps back those who wait for it."""
         scheduler = self._board.scheduler
         lanes = {key: lane for key, lane in scheduler.lanes.items() if se in _ends(lane.link)}
@@ -63,7 +64,7 @@ class PlaceExplainer:
         # Known are those that a transfer has named; a ban makes rooms for all spellings.
         seen = {end for link in (*self._links(), *self._board.tallies) for end in _ends(link)}
         unknown = None if se in seen else _unknown(se, [name for name in spellings(se) if name in seen])
-        return self._place(se, places, lanes, unknown)
+        return self._place(se, places, lanes, unknown, delayed)
 
     def _links(self) -> list[Link]:
         rooms = self._board.scheduler.rooms
@@ -96,12 +97,16 @@ class PlaceExplainer:
             None if end_s is None else self._now + end_s,
         )
 
-    def _place(self, subject: str, places: Sequence[Place], lanes: Lanes, unknown: Reason | None) -> Explanation:
+    def _place(
+        self, subject: str, places: Sequence[Place], lanes: Lanes, unknown: Reason | None, delayed: Delayed
+    ) -> Explanation:
         kept = self._causes.of_places(places, lanes.values())[:REASONS_MAX]
         n_active = sum(lane.n_held for lane in lanes.values())
         n_ready = sum(max(lane.n_ready, 0) for lane in lanes.values())
-        if not kept:
-            kept = [Kept(unknown or _well(subject, n_active, n_ready), 0)]
+        if delayed.n:
+            kept = [*kept, Kept(_retries(subject, delayed), delayed.n)]
+        if not kept or (n_active and not n_ready and delayed.n == sum(one.n for one in kept)):
+            kept = [Kept(unknown or _well(subject, n_active, n_ready), 0), *kept]
         start_at, finish_at = self._span(lanes)
         silent = start_at is None if n_ready else finish_at is None and n_active
         return Explanation(
@@ -116,6 +121,7 @@ class PlaceExplainer:
                 "known": unknown is None,
                 "active": n_active,
                 "ready": n_ready,
+                "delayed": delayed.n,
                 "places": [self._figures(place) for place in places if place in self._board.scheduler.rooms],
                 "decisions": decisions(self._optimizer, places)[-DECISIONS_MAX:],
             },
@@ -156,6 +162,18 @@ def _unknown(subject: str, others: Sequence[str]) -> Reason:
     if others:
         text += f"; {', '.join(others)} is known"
     return Reason(code=Why.IDLE, text=text, subject=subject)
+
+
+def _retries(subject: str, delayed: Delayed) -> Reason:
+    waits = "waits" if delayed.n == 1 else "wait"
+    due = f", the first is due at {instant(delayed.next_due_at)}" if delayed.next_due_at is not None else ""
+    return Reason(
+        code=Why.RETRY,
+        text=f"{words.counted(delayed.n)} {waits} for a retry after a failed attempt{due}",
+        subject=subject,
+        used=delayed.n,
+        until=delayed.next_due_at,
+    )
 
 
 def _well(subject: str, n_active: int, n_ready: int) -> Reason:

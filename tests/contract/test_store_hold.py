@@ -237,3 +237,31 @@ async def test_of_what_comes_together_the_last_stays(database: Stores) -> None:
                 group.create_task(store.put_ban(replace(BAN, message=f"message {n}")))
         assert await store.kept("name") == "text 3"
         assert [ban.message for ban in await store.bans()] == ["message 3"]
+
+
+# Retries that need not wait
+
+
+async def test_retries_of_an_endpoint_are_counted_and_called_back(database: Stores) -> None:
+    async with database.open() as store:
+        first = job(transfer(1, size_bytes=5), transfer(2, size_bytes=7))
+        orders = await started(store, first)
+        for order in orders:
+            await settled(store, order, AGAIN)
+        held = job(transfer(3, size_bytes=9))
+        (order,) = await started(store, held)
+        await settled(store, order, AGAIN)
+        await store.hold(held.job_id, held=True)
+        queue = orders[0].queue
+        for ends in ((queue.source_se, queue.source_se), (queue.dest_se, queue.dest_se)):
+            assert (await store.delayed(*ends)).n == 2
+        of_link = await store.delayed(queue.source_se, queue.dest_se)
+        due = [file.retry_at for file in await store.files(first.job_id) if file.retry_at is not None]
+        assert (of_link.n, of_link.next_due_at) == (2, min(due))
+        assert (await store.delayed(queue.dest_se, queue.source_se)).n == 0
+        assert await store.hasten("https://elsewhere.org", 10) == ()
+        (one,) = await store.hasten(queue.dest_se, 1)
+        (other,) = await store.hasten(queue.dest_se, 10)
+        assert (one.n_ready + other.n_ready, one.n_bytes + other.n_bytes) == (2, 12)
+        assert (await store.delayed(queue.dest_se, queue.dest_se)).n == 0
+        assert len(await claim(store, [one, other], 5)) == 2

@@ -83,6 +83,14 @@ class WaitingFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delayed:
+    """How many transfers wait for a retry, and when the first of them is due."""
+
+    n: int
+    next_due_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """Which jobs to list; None means any."""
 
@@ -250,6 +258,9 @@ class Reader(Protocol):
 
     async def position(self, file_id: FileId) -> Position:
         """Where a waiting transfer stands; nothing is before one that does not wait. Raises: NotFound."""
+
+    async def delayed(self, source_se: str, dest_se: str) -> Delayed:
+        """Retries of a link; of an endpoint when both are the same; what is on hold is not counted."""
 
     async def counts(self) -> list[LinkCount]:
         """Transfers by link, VO, activity and state; a scan, for people and tests."""

@@ -37,7 +37,7 @@ from transfer_engine.store import (
     memory_replicas,
     memory_settle,
 )
-from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount, WaitingFilter
+from transfer_engine.store.api import Backlog, Canceled, Delayed, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.cancel import BY_USER, CancelRequest
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
@@ -238,6 +238,10 @@ class MemoryStore:
     async def position(self, file_id: FileId) -> Position:
         """See `Reader.position`."""
         return memory_queue.position(self._use(), file_id)
+
+    async def delayed(self, source_se: str, dest_se: str) -> Delayed:
+        """See `Reader.delayed`."""
+        return memory_queue.delayed(self._use(), source_se, dest_se)
 
     async def counts(self) -> list[LinkCount]:
         """See `Reader.counts`."""

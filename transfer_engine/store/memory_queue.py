@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transfer_engine.model import FileId, JobId, Position, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, FileState
-from transfer_engine.store.api import Backlog
+from transfer_engine.store.api import Backlog, Delayed
 from transfer_engine.store.memory_rows import Job, Row
 from transfer_engine.store.memory_tables import Shifts, Tables
 
@@ -66,6 +66,15 @@ def hasten(tables: Tables, endpoint: str, limit: int) -> tuple[Shift, ...]:
         tables.enter(row)
         shifts.add(row, 1)
     return shifts.all()
+
+
+def delayed(tables: Tables, source_se: str, dest_se: str) -> Delayed:
+    """See `Reader.delayed`."""
+    rows = tables.delayed(source_se)
+    if source_se != dest_se:
+        rows = [row for row in rows if row.queue.source_se == source_se and row.queue.dest_se == dest_se]
+    due = [row.retry_at for row in rows if row.retry_at is not None]
+    return Delayed(n=len(rows), next_due_at=min(due, default=None))
 
 
 def backlog(tables: Tables) -> Backlog:

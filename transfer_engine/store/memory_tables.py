@@ -247,7 +247,7 @@ class Tables:
         row.retry_at = None
         return row
 
-    def delayed(self, endpoint: str, limit: int) -> list[Row]:
+    def delayed(self, endpoint: str, limit: int | None = None) -> list[Row]:
         """Up to `limit` retries that read from or write to an endpoint, in the order of their queues."""
         found = {}
         for at, file_id in self._delayed:

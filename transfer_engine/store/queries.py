@@ -12,8 +12,18 @@ from transfer_engine.errors import NotFound
 from transfer_engine.model import FileId, JobId, Position
 from transfer_engine.states import FileState, JobType
 from transfer_engine.store import rows
-from transfer_engine.store.api import JobFilter, LinkCount
-from transfer_engine.store.tables import DRIVEN_SQL, READY_SQL, attempts, events, jobs, queues, transfers
+from transfer_engine.store.api import Delayed, JobFilter, LinkCount
+from transfer_engine.store.tables import (
+    DELAYED_SQL,
+    DRIVEN_SQL,
+    HELD_AT,
+    READY_SQL,
+    attempts,
+    events,
+    jobs,
+    queues,
+    transfers,
+)
 from transfer_engine.submission import SOURCES_MAX
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
@@ -179,3 +189,18 @@ def _predecessor(connection: Connection, row: Any) -> FileState | None:
         before = before.where(transfers.c.file_index == row.file_index, transfers.c.state != FileState.CANCELED.value)
     found = connection.execute(before.order_by(transfers.c.id.desc()).limit(1)).scalar()
     return None if found is None else FileState(found)
+
+
+def delayed(connection: Connection, source_se: str, dest_se: str) -> Delayed:
+    """See `Reader.delayed`."""
+    concerned = (queues.c.source_se == source_se) & (queues.c.dest_se == dest_se)
+    if source_se == dest_se:
+        concerned = (queues.c.source_se == source_se) | (queues.c.dest_se == dest_se)
+    n, at = connection.execute(
+        select(func.count(), func.min(transfers.c.retry_at)).where(
+            text(DELAYED_SQL),
+            transfers.c.retry_at < HELD_AT,
+            transfers.c.queue_id.in_(select(queues.c.id).where(concerned)),
+        )
+    ).one()
+    return Delayed(n=n, next_due_at=at)

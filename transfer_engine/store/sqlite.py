@@ -34,7 +34,7 @@ from transfer_engine.model import (
 )
 from transfer_engine.places import Ban
 from transfer_engine.store import notes, queries, replicas, schema
-from transfer_engine.store.api import Backlog, Canceled, Inserted, JobFilter, LinkCount, WaitingFilter
+from transfer_engine.store.api import Backlog, Canceled, Delayed, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.books import Books
 from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire
 from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
@@ -336,6 +336,10 @@ class SqliteStore:
     async def position(self, file_id: FileId) -> Position:
         """See `Reader.position`."""
         return await self._read(queries.position, file_id)
+
+    async def delayed(self, source_se: str, dest_se: str) -> Delayed:
+        """See `Reader.delayed`."""
+        return await self._read(queries.delayed, source_se, dest_se)
 
     async def counts(self) -> list[LinkCount]:
         """See `Reader.counts`."""

@@ -89,6 +89,7 @@ class ExplanationObject(TypedDict):
     known: NotRequired[bool]
     active: NotRequired[int]
     ready: NotRequired[int]
+    delayed: NotRequired[int]
     places: NotRequired[list[PlaceFigures]]
     decisions: NotRequired[list[DecisionObject]]
 
