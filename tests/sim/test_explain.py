@@ -296,6 +296,10 @@ def test_a_retry_says_when_and_why() -> None:
         found = await last(engine, job_id)
         reason = found.reasons[0]
         assert (reason.code, reason.until, reason.used) == (Why.RETRY, view.retry_at, 1)
+        for place in (await engine.explainer.link(Link(A, B)), await engine.explainer.endpoint(B)):
+            assert (place.reasons[0].code, place.reasons[0].until) == (Why.RETRY, view.retry_at)
+            assert place.text.startswith("1 transfer waits for a retry after a failed attempt, the first is due at ")
+            assert place.figures["delayed"] == 1
         assert reason.text.startswith("attempt 1 failed, the next one is due at 2023-11-14T22:13:")
         assert "disk is on fire" in reason.text
         assert (found.n_before, found.moving) == (None, False)
