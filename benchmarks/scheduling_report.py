@@ -202,7 +202,7 @@ def _missed_by(results: Results, row: Row) -> Iterable[str]:
     for kind in ("vos", "activities"):
         if row[kind]["lowest"] < JAIN_MIN:
             yield f"Jain of {kind} {row[kind]['lowest']:.4f} at {row[kind]['worst']}"
-    if row["deviation"] > row["deviation_allowed"]:
+    if row["deviation_allowed"] is not None and row["deviation"] > row["deviation_allowed"]:
         yield f"off the share by {row['deviation']:.1f} transfers, more than {row['deviation_allowed']}"
     if row["overshoot"]:
         yield f"a limit was exceeded by {row['overshoot']}"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import baselines
-from transfer_engine.config import Settings
 from transfer_engine.simulation.arrivals import AtOnce
 from transfer_engine.simulation.faults import Dead
 from transfer_engine.simulation.result import Result
@@ -54,7 +53,7 @@ def run(name: str, policy: str) -> dict[str, Any]:
         "vos": _index(result.fairness.vos),
         "activities": _index(result.fairness.activities),
         "deviation": round(result.fairness.deviation, 1),
-        "deviation_allowed": deviation_allowed(scenario),
+        "deviation_allowed": result.fairness.deviation_allowed,
         "overshoot": max(result.oracle.overshoot, 0),
         "longest_wait_s": round(max((w.longest_s for w in result.waits.values()), default=0.0), 1),
         "low_priority": waits.figures(result.ended_s),
@@ -87,20 +86,6 @@ def dead_storage(scenario: Scenario) -> str | None:
         if any(isinstance(fault, Dead) and fault.to_s is None and fault.every_s is None for fault in row.faults):
             return name
     return None
-
-
-def deviation_allowed(scenario: Scenario) -> int:
-    """Sharers plus the active limit of the endpoint, of the endpoint for which that is least."""
-    settings: Settings = scenario.engine_settings()
-    limits = settings.limits
-    found = []
-    for name in scenario.endpoints:
-        vos = {row.vo for row in scenario.streams if any(d == name for _, d, _ in row.route.links())}
-        own = limits.endpoints.get(f"sim://{name}")
-        inbound = limits.endpoint_inbound if own is None or own.inbound is None else own.inbound
-        if len(vos) > 1:
-            found.append(len(vos) + inbound)
-    return min(found, default=limits.endpoint_inbound)
 
 
 class LowestPriority:

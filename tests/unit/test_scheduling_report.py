@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import optimizer, scheduling, scheduling_report
-from benchmarks.scheduling_runs import LowestPriority, deviation_allowed, read
+from benchmarks.scheduling_runs import LowestPriority, read
 from transfer_engine.simulation.scenario import parse
 
 
@@ -112,7 +112,3 @@ def test_waits_of_the_lowest_priority_are_followed():
         waits.see(f"{400 + number}.000000 copy sim://b/a/low/{number}.200000000\n")
     waits.see("5000.000000 copy sim://b/a/low/0.200000000\n")
     assert waits.figures(1000.0) == {"longest_s": 700.0, "never": 1}
-
-
-def test_the_deviation_that_is_allowed_is_that_of_the_narrowest_shared_endpoint():
-    assert deviation_allowed(parse(read("weights-100-1"))) == 2 + 4

@@ -86,6 +86,7 @@ def test_shares_that_do_not_hold_are_seen():
     assert found.activities.lowest == pytest.approx(jain([4 / 3, 4]))
     assert "x: p, q" in found.activities.worst
     assert found.deviation == pytest.approx(4)
+    assert found.deviation_allowed == 2 + found.limits.of_inbound("sim://d")
 
 
 def test_who_could_not_have_had_more_is_not_compared():

@@ -114,6 +114,8 @@ class Fairness:
     """Of bytes instead of slot-seconds."""
     deviation: float = 0.0
     """Most that a VO's running transfers differed from its share of those of all VOs that are compared."""
+    deviation_allowed: int | None = None
+    """Those who were compared there, and the active limit of the destination; None: nobody was."""
     _began_s: float | None = None
     _hungry: dict[Sharer, _Hunger] = field(default_factory=dict)
     _emptied: set[tuple[str, ...]] = field(default_factory=set)
@@ -187,7 +189,9 @@ class Fairness:
             running = {vo: sum(s.running for key, s in look.services.items() if key[:2] == (host, vo)) for vo in vos}
             total, weight = sum(running.values()), sum(self._weight(host, vo) for vo in vos)
             worst = max(abs(n - total * self._weight(host, vo) / weight) for vo, n in running.items())
-            self.deviation = max(self.deviation, worst)
+            if worst > self.deviation:
+                self.deviation = worst
+                self.deviation_allowed = len(vos) + self.limits.of_inbound(endpoint(host))
 
     def _close(self, look: Look) -> None:
         hungry = {key: row for key, row in self._hungry.items() if key not in self._emptied}
