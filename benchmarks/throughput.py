@@ -50,6 +50,8 @@ node = 400
 link = 60
 endpoint_inbound = 400
 endpoint_outbound = 400
+[optimizer]
+initial = 400
 [tls]
 discover = false
 """
