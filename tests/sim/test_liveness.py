@@ -201,10 +201,11 @@ def test_what_waits_is_cancelled_at_its_deadline_whatever_it_waits_for(trouble: 
         transfer = _file(storages)
         await trouble(engine, storages)
         began = asyncio.get_running_loop().time()
-        job_id = await _late(engine, transfer, 600)
+        job_id = await _late(engine, transfer, 600, retry_delay_s=1.0)
         assert await _canceled(engine, job_id, 700) - began < 601
 
-    run(scenario, settings=Settings.model_validate({"limits": {"endpoint_inbound": 1}}))
+    # More retries than there are tries of a closed storage in that time: each of them is charged.
+    run(scenario, settings=Settings.model_validate({"limits": {"endpoint_inbound": 1}, "retry": {"retries_max": 100}}))
 
 
 def test_a_job_on_hold_is_cancelled_at_its_deadline() -> None:

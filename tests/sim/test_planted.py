@@ -136,7 +136,7 @@ def test_deleting_what_belongs_to_others_is_noticed(tmp_path: Path, monkeypatch:
 
 def test_two_attempts_at_one_destination_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = itertools.count()
-    monkeypatch.setattr(urls, "destination_key", lambda _parts: next(keys))
+    monkeypatch.setattr(urls, "key_of", lambda _place: next(keys))
     world = world_of(tmp_path, "prompt", n=1)
     again = replace(world.jobs[0], key="again", options=JobOptions(overwrite=True))
     world.jobs = [replace(again, key="first"), again]
