@@ -11,7 +11,9 @@ For each queue length the service is filled with that many transfers while nothi
 restarted with its limits open: the first `--warm` transfers are not counted, the next
 `--transfers` are. With 1,000 queued the queue is kept at about that length by submitting as it drains.
 CPU is what the kernel charged each process (user and system), so that it can be read on a noisy
-machine. The latency run submits jobs of one file at a low rate into an idle service: `submit → COPY`
+machine. The optimizer is on and begins at the limits: from two copies on its search takes half a minute with
+files of some milliseconds, and what is measured here is the engine at work (`optimizer.py` measures the
+search). The latency run submits jobs of one file at a low rate into an idle service: `submit → COPY`
 is from before the POST until the COPY's first byte reaches the storage.
 """
 
