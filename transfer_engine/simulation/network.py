@@ -51,6 +51,8 @@ class _Lane:
     at: float = 0.0
     touched: bool = False
     """A flow has come or gone since the last forecast."""
+    ends_at: float = math.inf
+    """When its next flow ends, by the last forecast."""
     version: int = 0
     """Counts changes of rate or of the first to end: older forecasts are void."""
     ends: list[tuple[float, FlowId]] = field(default_factory=list)
@@ -188,28 +190,41 @@ class Network:
             self._stale = True
 
     def _share(self, now: float) -> None:
-        lanes = sorted(self._busy)
-        goodputs = [use.capacity.goodput(use.n) for use in self._uses]
-        groups = [(row.n, row.uses, row.limit_bytes_s) for row in map(self._lanes.__getitem__, lanes)]
-        for use in self._uses:
+        busy, uses = sorted(self._busy.items()), self._uses
+        goodputs = []
+        for use in uses:
+            goodputs.append(use.capacity.goodput(use.n))
             use.used_bytes_s = 0.0
-        for lane, rate in zip(lanes, share(groups, goodputs), strict=True):
-            row = self._lanes[lane]
+        groups = [(row.n, row.uses, row.limit_bytes_s) for _, row in busy]
+        forecasts: list[tuple[float, int, int]] = []
+        for (lane, row), rate in zip(busy, share(groups, goodputs), strict=True):
+            moved = row.n * rate
             for index in row.uses:
-                self._uses[index].used_bytes_s += row.n * rate
+                uses[index].used_bytes_s += moved
             if rate != row.rate_bytes_s or row.touched:
                 self._advance(row, now)
                 row.rate_bytes_s = rate
-                self._forecast(lane)
+                self._foresee(row)
+            if row.ends_at < math.inf:
+                forecasts.append((row.ends_at, lane, row.version))
+        # Most rates have changed: one new heap costs less than to push them all and to pop what is void.
+        heapq.heapify(forecasts)
+        self._forecasts = forecasts
 
     def _forecast(self, lane: int) -> None:
         row = self._lanes[lane]
+        self._foresee(row)
+        if row.ends_at < math.inf:
+            heapq.heappush(self._forecasts, (row.ends_at, lane, row.version))
+
+    def _foresee(self, row: _Lane) -> None:
         row.version += 1
         row.touched = False
         head = self._first(row)
-        if head is not None and row.rate_bytes_s > 0:
-            at = row.at + max(head[0] - row.served_bytes, 0.0) / row.rate_bytes_s
-            heapq.heappush(self._forecasts, (at, lane, row.version))
+        if head is None or row.rate_bytes_s <= 0:
+            row.ends_at = math.inf
+        else:
+            row.ends_at = row.at + max(head[0] - row.served_bytes, 0.0) / row.rate_bytes_s
 
     def loads(self) -> Sequence[tuple[str, int, float]]:
         """(capacity, flows, bytes per second through it) of those in use."""

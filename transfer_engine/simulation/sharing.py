@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final, NamedTuple
 
 Flows = tuple[int, tuple[int, ...], float]
@@ -67,11 +68,11 @@ def share(groups: Sequence[Group | Flows], capacities: Sequence[float]) -> list[
             weight[capacity] += n
             users[capacity].append(index)
     filling = _Filling(groups, left, weight)
-    limits = sorted((limit, index) for index, (_, _, limit) in enumerate(groups) if limit < math.inf)
+    limits = sorted([(limit, index) for index, (_, _, limit) in enumerate(groups) if limit < math.inf])
     heap = [(left[c] / n, c) for c, n in enumerate(weight) if n]
     heapq.heapify(heap)
     met = 0
-    while heap:
+    while heap and filling.n_open:
         level, capacity = heap[0]
         reached = met
         while reached < len(limits) and limits[reached][0] < level:
@@ -87,7 +88,7 @@ def share(groups: Sequence[Group | Flows], capacities: Sequence[float]) -> list[
             # Others were fixed below their part of it: it fills later than thought.
             heapq.heappush(heap, (current, capacity))
             continue
-        filling.fix([(level, index) for index in users[capacity]])
+        filling.fix(zip(repeat(level), users[capacity]))
     filling.fix(limits[met:])
     return filling.rates
 
@@ -99,17 +100,20 @@ class _Filling:
         """Args: left, weight: of each capacity, what nobody has yet, and how many flows want it; both change."""
         self.rates = [math.inf] * len(groups)
         self._open = [True] * len(groups)
+        self.n_open = len(groups)
+        """Groups that are not fixed."""
         self._groups = groups
         self._left = left
         self._weight = weight
 
-    def fix(self, rows: Sequence[tuple[float, int]]) -> None:
+    def fix(self, rows: Iterable[tuple[float, int]]) -> None:
         """Groups stay at these levels, unless they were fixed before. Args: rows: (level, group)."""
         groups, is_open, left, weight, rates = self._groups, self._open, self._left, self._weight, self.rates
         for level, index in rows:
             if not is_open[index]:
                 continue
             is_open[index] = False
+            self.n_open -= 1
             rates[index] = level
             n, used, _ = groups[index]
             taken = n * level
