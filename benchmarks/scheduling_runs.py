@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from benchmarks import baselines
 from transfer_engine.simulation.arrivals import AtOnce
-from transfer_engine.simulation.faults import Dead
 from transfer_engine.simulation.result import Result
 from transfer_engine.simulation.run import Build, real_engine, simulate
 from transfer_engine.simulation.scenario import Scenario, parse
@@ -78,14 +77,6 @@ def _index(index: Any) -> dict[str, Any]:
 def has_faults(scenario: Scenario) -> bool:
     """Whether anything goes wrong in it."""
     return any(row.faults for row in (*scenario.endpoints.values(), *scenario.links))
-
-
-def dead_storage(scenario: Scenario) -> str | None:
-    """The storage that dies for good, if one does."""
-    for name, row in scenario.endpoints.items():
-        if any(isinstance(fault, Dead) and fault.to_s is None and fault.every_s is None for fault in row.faults):
-            return name
-    return None
 
 
 class LowestPriority:

@@ -310,6 +310,7 @@ class Dispatcher:
                     self._wake.set()
                     await self._store.prune_events(self._events_keep)
                     if n_tidied % LEARN_EVERY == 0:
+                        self.governor.measures.forget(now)
                         await self.remember()
             except StoreUnavailable:
                 await asyncio.sleep(STORE_RETRY_S)
@@ -367,7 +368,7 @@ class Dispatcher:
             await duty.on_time(now)
         except StoreUnavailable:
             raise
-        except Exception:
+        except Exception:  # task boundary: a mistake in one duty must not end the engine
             log.exception("a duty broke", extra={"duty": type(duty).__name__})
             self._resting[duty] = now + REST_S
         else:

@@ -155,11 +155,6 @@ class Seen:
         )
 
     @property
-    def copy_s(self) -> float:
-        """About how long one copy takes; 0 when nobody knows."""
-        return self.size * self.active / self.rate if self.rate else 0.0
-
-    @property
     def at_least(self) -> float:
         """What is probably not too much said: a few copies of mixed sizes may look better than they are."""
         return self.rate * max(0.5, 1 - self.error)
