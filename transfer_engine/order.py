@@ -27,6 +27,8 @@ def reasons(lane: Lane) -> list[Reason]:
     rivals = _rivals(lane, waits_in)
     if rivals is None:
         return found
+    if lane.open and lane.site.filled and len(lane.site.vos) > 1 and lane.level.activity.vo.account.held:
+        found.append(_filled(lane))
     vo, activity = lane.level.activity.vo, lane.level.activity
     where = f"into {lane.site.name}"
     shares = _share(vo, rivals.vos, where), _share(activity, rivals.activities, f"of {vo.name} {where}")
@@ -35,6 +37,19 @@ def reasons(lane: Lane) -> list[Reason]:
     if above:
         found.append(_priority(lane.level, above))
     return found
+
+
+def _filled(lane: Lane) -> Reason:
+    vo, site = lane.level.activity.vo, lane.site
+    return Reason(
+        code=Why.SHARE,
+        text=(
+            f"{site.name} moves all that it can, so {vo.name} gets no more than its share of the slots "
+            f"({vo.account.held} running): more would bring nothing and be missing when others come"
+        ),
+        subject=vo.name,
+        used=vo.account.held,
+    )
 
 
 @dataclass(frozen=True, slots=True)

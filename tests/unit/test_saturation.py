@@ -5,9 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transfer_engine.limits import LimitTable
 from transfer_engine.metering import Sample
+from transfer_engine.model import Queue, QueueId
 from transfer_engine.places import Place
+from transfer_engine.reasons import Why
 from transfer_engine.saturation import SLOWED, Saturation
+from transfer_engine.schedule import Scheduler
+from transfer_engine.shares import ShareTable
 
 PIPE = 100e6
 
@@ -83,3 +88,20 @@ def test_filled_means_about_the_most_and_slower_than_the_best(rows: list[tuple[i
         before = (most, best)
     if filling.filled:
         assert min(e for _, e, _ in rows) <= SLOWED * filling.best_bytes_s
+
+
+def test_who_waits_because_a_destination_is_filled_is_told():
+    limits = LimitTable(
+        inbound_default=4, outbound_default=100, link_default=100, node=100, inbound={}, outbound={}, links={}
+    )
+    scheduler = Scheduler(limits, ShareTable(vos={}, activities={}, default=1.0))
+    one, other = (Queue(QueueId(n), "sim://a", "sim://b", vo, "x") for n, vo in enumerate(("one", "other")))
+    scheduler.ready(other, 3, 1, 0, 0.0)
+    assert len(scheduler.decide(0.0)) == 1
+    scheduler.release(other, 3, 1.0)
+    scheduler.ready(one, 3, 10, 0, 1.0)
+    scheduler.fill("sim://b", filled=True)
+    assert [start.n for start in scheduler.decide(1.0)] == [2], "half of the slots: the other was here a moment ago"
+    (reason,) = scheduler.reasons(one, 3)
+    assert reason.code is Why.SHARE
+    assert "moves all that it can" in reason.text
