@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from protocols.checksum import algorithm_name
+from transfer_engine.config_service import AuthSettings, MessageSettings, Section, ServiceSettings, VaultSettings
 from transfer_engine.errors import Invalid
 
 ENV_PREFIX: Final = "TRANSFER_ENGINE_"
@@ -27,11 +28,7 @@ Slots = Annotated[int, Field(ge=0, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EndpointLimits(_Section):
+class EndpointLimits(Section):
     """Limits of one endpoint, where they differ from the defaults."""
 
     inbound: Slots | None = None
@@ -48,7 +45,7 @@ class EndpointLimits(_Section):
     """What it can do as the active party of a copy; `auto`: find out."""
 
 
-class LinkLimits(_Section):
+class LinkLimits(Section):
     """Limits of one link, where they differ from the defaults."""
 
     source: str
@@ -61,7 +58,7 @@ class LinkLimits(_Section):
     """Most bytes per second."""
 
 
-class VoLimits(_Section):
+class VoLimits(Section):
     """How much of an endpoint one VO may take, whatever is free."""
 
     endpoint: str
@@ -70,7 +67,7 @@ class VoLimits(_Section):
     outbound: Slots | None = None
 
 
-class Limits(_Section):
+class Limits(Section):
     """How much may run at a time; a transfer counts from its claim until it is settled."""
 
     endpoint_inbound: Slots = 60
@@ -86,7 +83,7 @@ class Limits(_Section):
     vos: tuple[VoLimits, ...] = ()
 
 
-class LinkShares(_Section):
+class LinkShares(Section):
     """Weights of VOs on one link, or on all links into a destination (source `*`)."""
 
     source: str = "*"
@@ -95,7 +92,7 @@ class LinkShares(_Section):
     """VO → weight; `public` is anybody who is not named."""
 
 
-class Shares(_Section):
+class Shares(Section):
     """Weights; whoever is not named has the weight of `public` or `default` where there is one, else 1."""
 
     vos: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -106,7 +103,7 @@ class Shares(_Section):
     default: Annotated[float, Field(gt=0)] = 1.0
 
 
-class RetrySettings(_Section):
+class RetrySettings(Section):
     """When a failed transfer is tried again."""
 
     retries_max: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -122,7 +119,7 @@ class RetrySettings(_Section):
     """Failures of one transfer, one after the other, that are put down to a storage's known trouble alone."""
 
 
-class BreakerSettings(_Section):
+class BreakerSettings(Section):
     """When a storage or a link that fails is left alone, and how it is tried again."""
 
     failures: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -145,9 +142,11 @@ class BreakerSettings(_Section):
     """After trouble the number of transfers doubles with each success; from here on it is free."""
 
 
-class TransferSettings(_Section):
+class TransferSettings(Section):
     """How one attempt is made."""
 
+    mock: bool = False
+    """Take `mock://` URLs: storages that exist only in the URL's arguments, for tests of clients."""
     modes: Annotated[tuple[Literal["pull", "push", "stream"], ...], Field(min_length=1)] = ("pull", "push", "stream")
     """Copy modes in order of preference; leave `stream` out to keep bytes off this machine."""
     connect_s: Seconds = 30.0
@@ -171,7 +170,7 @@ class TransferSettings(_Section):
     """Longest time for removing what a failed or cancelled attempt left."""
 
 
-class TlsSettings(_Section):
+class TlsSettings(Section):
     """Who we are towards storages and whom we trust; unset: the usual places of grid tools."""
 
     ca: Path | None = None
@@ -186,27 +185,14 @@ class TlsSettings(_Section):
     """Look for token, proxy and CA in the environment and the usual files."""
 
 
-class ServiceSettings(_Section):
-    """The job service."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8446
-    """0: any free one."""
-    body_max_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
-    files_max: Annotated[int, Field(ge=1)] = 100_000
-    """Most files in one job."""
-    grace_s: Annotated[float, Field(ge=0)] = 5.0
-    """How long running transfers may finish after a request to stop."""
-
-
-class EventSettings(_Section):
+class EventSettings(Section):
     """The outbox of state changes."""
 
     keep: Annotated[int, Field(ge=1000)] = 1_000_000
     """Newest entries that are kept for readers that come back."""
 
 
-class OptimizerSettings(_Section):
+class OptimizerSettings(Section):
     """How the number of copies that run at a time is found, within the configured limits."""
 
     enabled: bool = True
@@ -239,6 +225,9 @@ class Settings(BaseSettings):
     transfer: TransferSettings = Field(default_factory=TransferSettings)
     tls: TlsSettings = Field(default_factory=TlsSettings)
     service: ServiceSettings = Field(default_factory=ServiceSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    messages: MessageSettings = Field(default_factory=MessageSettings)
+    vault: VaultSettings = Field(default_factory=VaultSettings)
     events: EventSettings = Field(default_factory=EventSettings)
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
 

@@ -31,6 +31,7 @@ from transfer_engine.model import (
     Shift,
 )
 from transfer_engine.places import Ban
+from transfer_engine.sealed import AuditEntry, Delegated, Delegation, StoredToken
 from transfer_engine.states import FileState, JobState
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
@@ -225,6 +226,33 @@ class Store(Protocol):
     async def choice_behind(self, queue_id: QueueId, priority: int, after: FileId, limit: int) -> Choice | None:
         """The same of one queue: up to `limit` transfers behind `after`; None: there are no more."""
 
+    async def put_delegation(self, delegation: Delegation) -> None:
+        """Begin a delegation; it replaces one that was begun under the same id."""
+
+    async def delegation(self, delegation_id: str) -> Delegation | None:
+        """The delegation that was begun under this id."""
+
+    async def put_credential(self, credential: Delegated) -> None:
+        """Keep a delegated credential; it replaces the one of the same id and ends the delegation that was begun."""
+
+    async def credential(self, delegation_id: str) -> Delegated | None:
+        """The delegated credential of this id, also one that has ended."""
+
+    async def drop_credential(self, delegation_id: str) -> bool:
+        """Forget a delegated credential; False when there was none."""
+
+    async def put_tokens(self, tokens: Sequence[StoredToken], *, renew: bool = False) -> None:
+        """Keep tokens; one that is there already under its (id, owner) stays as it is, unless `renew`."""
+
+    async def token(self, token_id: str, cred_id: str) -> StoredToken | None:
+        """The token of this id and owner."""
+
+    async def prune_secrets(self, now: float, limit: int) -> int:
+        """Forget up to `limit` tokens and credentials that ended more than a day ago and no open transfer needs."""
+
+    async def record(self, entry: AuditEntry) -> None:
+        """Add to the record of orders; `seq` is given here, and a digest that covers the row before."""
+
     async def prune_events(self, keep: int) -> None:
         """Drop outbox entries beyond the newest `keep`."""
 
@@ -261,6 +289,9 @@ class Reader(Protocol):
 
     async def delayed(self, source_se: str, dest_se: str) -> Delayed:
         """Retries of a link; of an endpoint when both are the same; what is on hold is not counted."""
+
+    async def audit(self, limit: int, vo: str | None = None) -> list[AuditEntry]:
+        """The newest entries of the record of orders, newest first; of one VO, or all."""
 
     async def counts(self) -> list[LinkCount]:
         """Transfers by link, VO, activity and state; a scan, for people and tests."""

@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -152,6 +153,8 @@ transfers: Final = Table(
     Column("seen_checksum", Text),
     Column("evidence", Text),
     Column("transfer_s", Float),
+    Column("src_token_id", String(16)),
+    Column("dst_token_id", String(16)),
 )
 _ready, _delayed, _driven = text(READY_SQL), text(DELAYED_SQL), text(DRIVEN_SQL)
 Index(
@@ -225,3 +228,59 @@ kept: Final = Table(
     Column("text", Text, nullable=False),
 )
 """What the engine remembers from one start to the next, each by its name."""
+
+credentials: Final = Table(
+    "credentials",
+    metadata,
+    Column("delegation_id", String(16), primary_key=True),
+    Column("user_dn", Text, nullable=False),
+    Column("vo", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+"""Delegated proxies: chain and key, encrypted; `attributes` are the FQANs, as a JSON list."""
+
+delegations: Final = Table(
+    "delegations",
+    metadata,
+    Column("delegation_id", String(16), primary_key=True),
+    Column("request", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+"""Delegations that have been begun: the certificate request that was given out, and its key, encrypted."""
+
+tokens: Final = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String(16), primary_key=True),
+    Column("cred_id", String(16), primary_key=True),
+    Column("issuer", Text, nullable=False),
+    Column("audience", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("managed", SmallInteger, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+"""Tokens of users for storages, encrypted, with what was obtained for them since; `managed`: they are refreshed.
+
+The id is that of the token as it was submitted; it stays when the token is refreshed.
+"""
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("seq", _INT, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("user_dn", Text, nullable=False),
+    Column("vo", Text, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("object", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Who ordered what; each row's digest covers the one before, so that no row can be changed or taken out unseen."""
