@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from transfer_engine import figures, submission
 from transfer_engine.attempt import Tools
 from transfer_engine.banning import Hooks
+from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.choosing import Chooser
 from transfer_engine.clock import Deps
 from transfer_engine.control import Control
@@ -30,6 +31,7 @@ from transfer_engine.model import (
     Transfer,
 )
 from transfer_engine.places import Link, Place
+from transfer_engine.sealed import AuditEntry
 from transfer_engine.states import JOB_TERMINAL
 from transfer_engine.store.api import Canceled, Inserted, Reader, Store
 from transfer_engine.views import FileView, JobView, StoredEvent
@@ -320,12 +322,15 @@ class Engine:
             if not waiters:
                 self._waiters.pop(job_id, None)
 
-    async def events(self, after: int | None = None, job_id: JobId | None = None) -> AsyncIterator[StoredEvent]:
+    async def events(
+        self, after: int | None = None, job_id: JobId | None = None, sight: Sight = EVERYTHING
+    ) -> AsyncIterator[StoredEvent]:
         """Every state change in commit order, for ever; none is lost between two calls with a cursor.
 
         Args:
             after: `seq` of the last event that was dealt with; 0: from the oldest kept; None: from now on.
             job_id: only the changes of one job; ends with the job's own terminal event.
+            sight: only those of jobs that somebody sees.
 
         Ends with the engine; the cursor leads on in the next one.
         """
@@ -335,16 +340,23 @@ class Engine:
         try:
             while not self._ended:
                 news.clear()
-                block = await self.reader.events(cursor, EVENTS_BLOCK, job_id)
+                newest = await self.reader.last_event()
+                block = await self.reader.events(cursor, EVENTS_BLOCK, job_id, sight)
                 for event in block:
                     cursor = event.seq
                     yield event
                     if job_id is not None and event.kind == "job" and event.state in JOB_TERMINAL:
                         return
                 if len(block) < EVENTS_BLOCK:
+                    # What nobody here may see is not looked at again.
+                    cursor = max(cursor, newest)
                     await news.wait()
         finally:
             self._news.discard(news)
+
+    async def record(self, entry: AuditEntry) -> None:
+        """Add to the record of orders. Raises: StoreUnavailable."""
+        await self._store.record(entry)
 
     def running(self) -> list[Running]:
         """The transfers that are being driven now."""

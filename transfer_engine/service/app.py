@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from transfer_engine.clock import Clock, SystemClock
-from transfer_engine.config import ServiceSettings
+from transfer_engine.config_service import ServiceSettings
 from transfer_engine.service.boundary import boundary
 from transfer_engine.service.control import Controls
 from transfer_engine.service.explain import Explaining

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from aiohttp import web
 
 from transfer_engine.clock import Clock
-from transfer_engine.config import ServiceSettings
+from transfer_engine.config_service import ServiceSettings
 from transfer_engine.errors import Conflict, NotFound
 from transfer_engine.model import FileId, JobId
 from transfer_engine.service.auth import identify

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from transfer_engine.clock import Clock
-from transfer_engine.config import ServiceSettings
+from transfer_engine.config_service import ServiceSettings
 from transfer_engine.errors import Invalid
 from transfer_engine.service.app import build_app
 from transfer_engine.service.auth import is_loopback

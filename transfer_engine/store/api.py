@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.model import (
     Applied,
     Assignment,
@@ -104,6 +105,8 @@ class JobFilter:
     dest_se: str | None = None
     submitted_after: float | None = None
     limit: int = 500
+    sight: Sight = EVERYTHING
+    """Only those that somebody sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,8 +281,10 @@ class Reader(Protocol):
     async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
         """The attempts of a transfer that failed, oldest first. Raises: NotFound."""
 
-    async def events(self, after: int, limit: int, job_id: JobId | None = None) -> list[StoredEvent]:
-        """Outbox entries with `seq` beyond `after`, in order."""
+    async def events(
+        self, after: int, limit: int, job_id: JobId | None = None, sight: Sight = EVERYTHING
+    ) -> list[StoredEvent]:
+        """Outbox entries with `seq` beyond `after`, in order; of jobs that somebody sees."""
 
     async def last_event(self) -> int:
         """`seq` of the newest outbox entry; 0 when there is none."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Self
 from urllib.parse import parse_qsl
 
+from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.errors import Invalid, StoreLocked, StoreUnavailable
 from transfer_engine.model import (
     Applied,
@@ -227,9 +228,11 @@ class MemoryStore:
         """See `Reader.attempts`."""
         return memory_queries.attempts(self._use(), job_id, file_id)
 
-    async def events(self, after: int, limit: int, job_id: JobId | None = None) -> list[StoredEvent]:
+    async def events(
+        self, after: int, limit: int, job_id: JobId | None = None, sight: Sight = EVERYTHING
+    ) -> list[StoredEvent]:
         """See `Reader.events`."""
-        return memory_queries.events(self._use(), after, limit, job_id)
+        return memory_queries.events(self._use(), after, limit, job_id, sight)
 
     async def last_event(self) -> int:
         """See `Reader.last_event`."""

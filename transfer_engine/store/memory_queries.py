@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
+from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.errors import NotFound
 from transfer_engine.model import FileId, JobId, Queue
 from transfer_engine.states import FileState
@@ -28,6 +29,8 @@ def _is_meant(job: Job, where: JobFilter) -> bool:
     if where.states is not None and job.state not in where.states:
         return False
     if where.submitted_after is not None and job.submitted_at < where.submitted_after:
+        return False
+    if not where.sight.covers(vo=job.vo, user_dn=job.user_dn, cred_id=job.cred_id):
         return False
     return all(
         getattr(where, name) in {None, getattr(job, name)}
@@ -60,15 +63,25 @@ def attempts(tables: Tables, job_id: JobId, file_id: FileId) -> list[AttemptView
     return list(row.attempts or ())
 
 
-def events(tables: Tables, after: int, limit: int, job_id: JobId | None) -> list[StoredEvent]:
+def events(
+    tables: Tables, after: int, limit: int, job_id: JobId | None, sight: Sight = EVERYTHING
+) -> list[StoredEvent]:
     """See `Reader.events`."""
     if not tables.events:
         return []
     start = max(after + 1 - tables.events[0].seq, 0)
-    if job_id is None:
+    if job_id is None and sight.everything:
         return tables.events[start : start + limit]
-    found = (event for event in islice(tables.events, start, None) if event.job_id == job_id)
-    return list(islice(found, limit))
+
+    def is_meant(event: StoredEvent) -> bool:
+        if job_id is not None and event.job_id != job_id:
+            return False
+        job = tables.by_id.get(event.job_id)
+        return sight.everything or (
+            job is not None and sight.covers(vo=job.vo, user_dn=job.user_dn, cred_id=job.cred_id)
+        )
+
+    return list(islice((event for event in islice(tables.events, start, None) if is_meant(event)), limit))
 
 
 def last_event(tables: Tables) -> int:

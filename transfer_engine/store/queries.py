@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, false, func, or_, select, text, true
 from sqlalchemy.sql import Select
 
+from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.errors import NotFound
 from transfer_engine.model import FileId, JobId, Position
 from transfer_engine.states import FileState, JobType
@@ -86,7 +87,21 @@ def job_list(connection: Connection, where: JobFilter) -> list[JobView]:
             query = query.where(column == value)
     if where.submitted_after is not None:
         query = query.where(jobs.c.submitted_at >= where.submitted_after)
+    if not where.sight.everything:
+        query = query.where(seen(where.sight))
     return [rows.job_view(row) for row in connection.execute(query)]
+
+
+def seen(sight: Sight) -> ColumnElement[bool]:
+    """Which rows of `jobs` somebody sees: `Sight.covers` in SQL."""
+    if sight.everything:
+        return true()
+    owned: list[ColumnElement[bool]] = [jobs.c.vo.in_(sorted(sight.vos))] if sight.vos else []
+    if sight.cred_id is not None:
+        owned.append(jobs.c.cred_id == sight.cred_id)
+    if sight.user_dn is not None:
+        owned.append(jobs.c.user_dn == sight.user_dn)
+    return or_(false(), *owned)
 
 
 def files(connection: Connection, job_id: JobId) -> list[FileView]:
@@ -115,11 +130,15 @@ def failed_attempts(connection: Connection, job_id: JobId, file_id: FileId) -> l
     return [rows.attempt_view(row) for row in found]
 
 
-def event_list(connection: Connection, after: int, limit: int, job_id: JobId | None) -> list[StoredEvent]:
+def event_list(
+    connection: Connection, after: int, limit: int, job_id: JobId | None, sight: Sight = EVERYTHING
+) -> list[StoredEvent]:
     """Outbox entries with `seq` beyond `after`, in order."""
     query = select(events).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
     if job_id is not None:
         query = query.where(events.c.job_id == job_id)
+    if not sight.everything:
+        query = query.where(events.c.job_id.in_(select(jobs.c.job_id).where(seen(sight))))
     return [rows.stored_event(row) for row in connection.execute(query)]
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, delete, event, insert,
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.errors import Invalid, NotFound, StoreLocked, StoreUnavailable
 from transfer_engine.model import (
     Applied,
@@ -325,9 +326,11 @@ class SqliteStore:
         """See `Reader.attempts`."""
         return await self._read(queries.failed_attempts, job_id, file_id)
 
-    async def events(self, after: int, limit: int, job_id: JobId | None = None) -> list[StoredEvent]:
+    async def events(
+        self, after: int, limit: int, job_id: JobId | None = None, sight: Sight = EVERYTHING
+    ) -> list[StoredEvent]:
         """See `Reader.events`."""
-        return await self._read(queries.event_list, after, limit, job_id)
+        return await self._read(queries.event_list, after, limit, job_id, sight)
 
     async def last_event(self) -> int:
         """See `Reader.last_event`."""

@@ -1,0 +1,167 @@
+"""The engine as one caller may use it: what the job service has instead of the engine.
+
+Reads show what `Caller.reads` covers and nothing else. Orders about a job need `Caller.writes`: a job
+that the caller does not see does not exist, one that is seen but not the caller's to change is refused.
+Orders about storages and settings need a role, for one VO or for everybody. Whatever is ordered about
+more than the caller's own jobs is recorded with the caller's name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from transfer_engine.answers import Explanation
+from transfer_engine.callers import Caller, Role, at_least
+from transfer_engine.errors import Forbidden
+from transfer_engine.model import FileId, JobId, JobRequest
+from transfer_engine.sealed import AuditEntry
+from transfer_engine.store.seen import SeenReader, covers
+from transfer_engine.views import JobView, StoredEvent
+
+if TYPE_CHECKING:
+    from transfer_engine.clock import Clock
+    from transfer_engine.control import Control
+    from transfer_engine.engine import Engine
+    from transfer_engine.explain import Explainer
+    from transfer_engine.figures import LinkStatus, Running
+    from transfer_engine.store.api import Canceled
+
+REFUSED: Final = "Not enough permissions"
+"""FTS3's sentence."""
+
+
+class Gate:
+    """Gives each caller what is theirs of one engine."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def of(self, caller: Caller) -> Guarded:
+        """The engine as this caller may use it."""
+        return Guarded(self._engine, caller, self._clock)
+
+    def why_not_ready(self) -> str | None:
+        """See `Engine.why_not_ready`: anybody may know."""
+        return self._engine.why_not_ready()
+
+    def is_banned(self, caller: Caller) -> bool:
+        """Has an operator banned this user?"""
+        return any(ban.user_dn == caller.user_dn for ban in self._engine.control.banned_users())
+
+
+class Guarded:
+    """One engine, one caller."""
+
+    def __init__(self, engine: Engine, caller: Caller, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self.caller = caller
+        self.reader = SeenReader(engine.reader, caller.reads)
+        """What the caller sees."""
+
+    # Jobs
+
+    async def submit(self, job: JobRequest) -> JobId:
+        """See `Engine.submit`. The job is the caller's: in one of the caller's VOs, with the caller's credential."""
+        caller = self.caller
+        if job.vo not in caller.vos or job.user_dn != caller.user_dn or job.cred_id != caller.delegation_id:
+            raise Forbidden(REFUSED)
+        return await self._engine.submit(job)
+
+    async def cancel(self, job_id: JobId, file_ids: Sequence[FileId] | None = None) -> Canceled:
+        """See `Engine.cancel`. Raises: NotFound: also for one that the caller does not see. Forbidden."""
+        job = await self.writable(job_id)
+        canceled = await self._engine.cancel(job_id, file_ids)
+        if not self._is_own(job):
+            await self.audit("cancel", job_id, {"files": None if file_ids is None else list(file_ids)})
+        return canceled
+
+    async def set_priority(self, job_id: JobId, priority: int) -> None:
+        """See `Engine.set_priority`. Raises: NotFound, Forbidden."""
+        job = await self.writable(job_id)
+        await self._engine.set_priority(job_id, priority)
+        if not self._is_own(job):
+            await self.audit("priority", job_id, {"priority": priority})
+
+    async def hold(self, job_id: JobId, *, held: bool) -> None:
+        """See `Control.hold`, `Control.resume`. Raises: NotFound, Forbidden."""
+        job = await self.writable(job_id)
+        await (self._engine.control.hold(job_id) if held else self._engine.control.resume(job_id))
+        if not self._is_own(job):
+            await self.audit("hold" if held else "resume", job_id)
+
+    async def writable(self, job_id: JobId) -> JobView:
+        """A job that the caller may change. Raises: NotFound, Forbidden."""
+        job = await self.reader.job(job_id)
+        if not covers(self.caller.writes, job):
+            raise Forbidden(REFUSED)
+        return job
+
+    def _is_own(self, job: JobView) -> bool:
+        return job.cred_id == self.caller.delegation_id
+
+    async def events(self, after: int | None = None, job_id: JobId | None = None) -> AsyncIterator[StoredEvent]:
+        """See `Engine.events`; of jobs that the caller sees. Raises: NotFound: no such job for this caller."""
+        if job_id is not None:
+            await self.reader.job(job_id)
+        async for event in self._engine.events(after, job_id, self.caller.reads):
+            yield event
+
+    # Why
+
+    async def explain_file(self, file_id: FileId) -> Explanation:
+        """See `Explainer.file`. Raises: NotFound."""
+        return await self._engine.explainer.file(await self.reader.file(file_id))
+
+    @property
+    def explainer(self) -> Explainer:
+        """About storages and links, which are nobody's; transfers only as views that came from `reader`."""
+        return self._engine.explainer
+
+    def links(self) -> list[LinkStatus]:
+        """See `Engine.links`: numbers of transfers, of everybody."""
+        return self._engine.links()
+
+    def running(self) -> list[Running]:
+        """See `Engine.running`. Raises: Forbidden: for who sees everything only."""
+        self.need(Role.OPERATOR)
+        return self._engine.running()
+
+    # Orders
+
+    @property
+    def engine(self) -> Engine:
+        """For orders that concern everybody. Raises: Forbidden: the caller does not operate the node."""
+        self.need(Role.OPERATOR)
+        return self._engine
+
+    def control(self, vo: str | None) -> Control:
+        """For orders that concern one VO, or (None) everybody. Raises: Forbidden."""
+        self.need(Role.VO_OPERATOR if vo is not None else Role.OPERATOR, vo)
+        return self._engine.control
+
+    def need(self, least: Role, vo: str | None = None) -> None:
+        """Raises: Forbidden: the caller has not this role, for a VO or (None) for everybody."""
+        if not at_least(self.caller.role_in(vo), least):
+            raise Forbidden(REFUSED)
+
+    def looks_after(self, vo: str | None) -> bool:
+        """May the caller look at orders and settings of a VO; None: at those of everybody, which concern all?"""
+        return vo is None or at_least(self.caller.role_in(vo), Role.VO_MONITOR)
+
+    async def audit(self, action: str, about: str, detail: Any = None) -> None:
+        """Record an order of this caller. Raises: StoreUnavailable."""
+        caller = self.caller
+        await self._engine.record(
+            AuditEntry(
+                at=self._clock.now(),
+                user_dn=caller.user_dn,
+                vo=caller.vo if caller.vos else "",
+                action=action,
+                object=about[:1000],
+                detail="" if detail is None else json.dumps(detail, ensure_ascii=False, default=str)[:4000],
+            )
+        )
