@@ -50,6 +50,16 @@ class StoreUnavailable(EngineError):
     status = 503
 
 
+class IssuerUnavailable(EngineError):
+    """The keys of a token issuer cannot be had now, so its tokens can be neither believed nor refused."""
+
+    status = 503
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
 class StoreLocked(EngineError):
     """Another engine owns this database."""
 
