@@ -116,7 +116,12 @@ class Chooser:
         chosen = selection.order(first.selection_strategy, [row.source_se for row in rows], known, first.size_bytes)
         views.queued(rows[chosen[0]].source_se, wanted, 1, first.size_bytes or 0)
         return [
-            replace(row, source_url=rows[index].source_url, source_se=rows[index].source_se)
+            replace(
+                row,
+                source_url=rows[index].source_url,
+                source_se=rows[index].source_se,
+                src_token_id=rows[index].src_token_id,
+            )
             for row, index in zip(rows, chosen, strict=True)
         ]
 

@@ -12,7 +12,9 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from protocols.checksum import Checksum
+from protocols.credentials import Secret
 from protocols.errors import Again, Phase, Scope, TransferError
+from transfer_engine.sealed import StoredToken
 from transfer_engine.states import Event, FileState, JobType
 
 JobId = NewType("JobId", str)
@@ -43,6 +45,17 @@ class JobOptions:
 
     verify: Verify = Verify.BOTH
     overwrite: bool = False
+    """A file that is at the destination may be replaced."""
+    overwrite_on_retry: bool = False
+    """The same from a transfer's second attempt on; FTS's `overwrite_on_retry`."""
+    overwrite_hops: bool = False
+    """The same at every hop of a route but the last; FTS's `overwrite_hop`."""
+    dst_file_report: bool = False
+    """A transfer that fails because its destination exists says what is there."""
+    strict_copy: bool = False
+    """The copy alone: no look at a source of declared size, no checksums. The destination's size is still compared."""
+    keep_remains: bool = False
+    """What a failed or cancelled attempt left is not removed, but by the next attempt; FTS's `disable_cleanup`."""
     retries_max: int | None = None
     """Attempts beyond the first; None: the engine's setting; 0: none."""
     retry_delay_s: float | None = None
@@ -54,6 +67,13 @@ class JobOptions:
     n_streams: int | None = None
     modes: tuple[str, ...] | None = None
     """Copy modes in order of preference; None: the engine's setting."""
+    own_credential: bool = False
+    """Storages are shown tokens of the job and the proxy of its user alone, never the engine's own credential."""
+
+    @property
+    def compares(self) -> Verify:
+        """Which checksums are really compared."""
+        return Verify.NONE if self.strict_copy else self.verify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +87,8 @@ class Transfer:
         checksum: expected `ALGORITHM:HEX`, or None.
         activity: what it is for; shares are set between activities.
         metadata: any JSON value, given back unchanged.
+        source_tokens: one for each of the sources, in the same order; or none.
+        destination_token: for the destination's storage, or None.
     """
 
     sources: tuple[str, ...]
@@ -77,6 +99,9 @@ class Transfer:
     metadata: Metadata = None
     scitag: int | None = None
     selection_strategy: str = "auto"
+    # A renewed token makes no other transfer: it is no part of what a repeated submission is known by.
+    source_tokens: tuple[Secret, ...] = field(default=(), repr=False)
+    destination_token: Secret | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, source: str, destination: str, **more: Any) -> Transfer:
@@ -103,6 +128,8 @@ class JobRequest:
     """Chosen by the client (FTS's deterministic ids); None: a new one."""
     key: str | None = None
     """Idempotency key: the same key with the same content is the same job."""
+    unmanaged_tokens: bool = False
+    """Its tokens are used as they are: neither exchanged nor refreshed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +153,8 @@ class PlannedFile:
     state: FileState
     follows: bool
     """The next row of the job is its next replica or next hop."""
+    src_token_id: str | None = None
+    dst_token_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +180,8 @@ class PlannedJob:
     files: list[PlannedFile]
     repeatable: bool = False
     """A second submission with the same id and fingerprint is the same job, not a conflict."""
+    tokens: tuple[StoredToken, ...] = ()
+    """Those that its files name, to be kept with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +235,19 @@ class Assignment:
     claimed_at: float
     canceling: bool = False
     """Taken over in the middle of a cancellation."""
+    cred_id: str = ""
+    """Names the credential of whoever submitted it."""
+    src_token_id: str | None = None
+    dst_token_id: str | None = None
+    """Tokens of its own for the two storages; None: it has none."""
+
+    @property
+    def overwrites(self) -> bool:
+        """May this attempt replace a file that is not its own?"""
+        options = self.options
+        if options.overwrite or (options.overwrite_on_retry and self.n_failed > 0):
+            return True
+        return options.overwrite_hops and self.job_type is JobType.MULTIHOP and self.follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +274,8 @@ class Failure:
     message: str
     hint: str
     retry_after_s: float | None = None
+    dst_file: Mapping[str, Any] | None = None
+    """What is at a destination that exists, in FTS's words, when the job asked for it (`dst_file_report`)."""
 
     @classmethod
     def of(cls, error: TransferError) -> Failure:

@@ -55,6 +55,8 @@ class StoredToken:
     since: float
     sealed: bytes = field(repr=False)
     """JSON: `access`, and `refresh` once there is one."""
+    renewable: bool = False
+    """`sealed` has a refresh token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

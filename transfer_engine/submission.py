@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import uuid
@@ -13,6 +14,7 @@ import xxhash
 
 from protocols import checksum as checksums
 from protocols.api import Mode
+from protocols.credentials import TOKEN_MAX, Secret
 from transfer_engine import selection, urls
 from transfer_engine.errors import Invalid
 from transfer_engine.model import (
@@ -185,6 +187,10 @@ def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection
         raise Invalid(f"expected 1 to {SCITAG_MAX}, got {transfer.scitag}", field=f"{where}.scitag")
     if transfer.size_bytes is not None and not 0 <= transfer.size_bytes <= SIZE_MAX:
         raise Invalid(f"expected a length of 0 to 2^62 bytes, got {transfer.size_bytes}", field=f"{where}.filesize")
+    if transfer.source_tokens and len(transfer.source_tokens) != len(transfer.sources):
+        raise Invalid("Length of source_tokens should be equal to the length of sources.", field=where)
+    source_tokens = [_token_id(token, f"{where}.source_tokens") for token in transfer.source_tokens]
+    dst_token_id = _token_id(transfer.destination_token, f"{where}.destination_tokens")
     destination = _url(transfer.destination, f"{where}.destinations", schemes)
     there = urls.same_place(destination)
     key = urls.key_of(there)
@@ -213,9 +219,26 @@ def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection
                 selection_strategy=transfer.selection_strategy,
                 state=FileState.NOT_USED if waiting or place else FileState.SUBMITTED,
                 follows=place < last,
+                src_token_id=source_tokens[place] if source_tokens else None,
+                dst_token_id=dst_token_id,
             )
         )
     return rows
+
+
+def token_id(token: Secret) -> str:
+    """The name of a token, which tells nothing of it; FTS3's: the first 16 hex digits of its SHA-1."""
+    return hashlib.sha1(token.reveal().encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def _token_id(token: Secret | None, field: str) -> str | None:
+    if token is None:
+        return None
+    text = token.reveal()
+    # It becomes part of a header: nothing that could end one.
+    if not text or len(text) > TOKEN_MAX or not (text.isascii() and text.isprintable()) or " " in text:
+        raise Invalid(f"expected a bearer token: 1 to {TOKEN_MAX} ASCII characters without spaces", field=field)
+    return token_id(token)
 
 
 def _chain(files: Sequence[PlannedFile]) -> list[PlannedFile]:

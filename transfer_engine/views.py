@@ -62,6 +62,9 @@ class FileView:
     mode: str | None
     owner: str | None
     epoch: int
+    src_token_id: str | None = None
+    dst_token_id: str | None = None
+    """Names of the transfer's own tokens, which tell nothing of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ _ORDER: Final = (
     jobs.c.job_id,
     jobs.c.job_type,
     jobs.c.options,
+    jobs.c.cred_id,
     jobs.c.submitted_at,
     jobs.c.state.label("job_state"),
 )

@@ -11,6 +11,7 @@ from transfer_engine.errors import Conflict
 from transfer_engine.model import PlannedJob, Shift
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
+from transfer_engine.store import token_rows
 from transfer_engine.store.api import Inserted
 from transfer_engine.store.books import Books
 from transfer_engine.store.tables import FOLLOWED_BY_HOP, FOLLOWED_BY_REPLICA, events, jobs, transfers
@@ -85,6 +86,8 @@ class Insert:
                         "metadata": file.metadata,
                         "scitag": file.scitag,
                         "selection_strategy": file.selection_strategy,
+                        "src_token_id": file.src_token_id,
+                        "dst_token_id": file.dst_token_id,
                     }
                 )
                 if file.state is FileState.SUBMITTED:
@@ -95,6 +98,9 @@ class Insert:
         connection.execute(insert(jobs), job_rows)
         connection.execute(insert(transfers), file_rows)
         connection.execute(insert(events), event_rows)
+        brought = [token for job, _ in fresh for token in job.tokens]
+        if brought:
+            token_rows.keep(connection, brought)
         return shifts
 
 

@@ -23,6 +23,8 @@ def insert(tables: Tables, planned: PlannedJob) -> Inserted:
         raise Conflict(f"job {planned.job_id} exists already")
     job = Job(planned, tables.next_ref, tables.next_file_id)
     tables.add_job(job)
+    for token in planned.tokens:
+        tables.tokens.setdefault((token.token_id, token.cred_id), token)
     tables.tell(job.submitted_at, job.job_id, None, JobState.SUBMITTED)
     return Inserted(job_id=job.job_id, new=True, shifts=_enqueue(tables, job, planned))
 

@@ -127,6 +127,7 @@ def next_replica(tables: Tables, row: Row, prefer: Mapping[str, Mapping[str, tup
 def exchange(row: Row, other: Row) -> None:
     """Two rows of one file exchange their sources."""
     row.source_url, other.source_url = other.source_url, row.source_url
+    row.src_token_id, other.src_token_id = other.src_token_id, row.src_token_id
     row.queue, other.queue = other.queue, row.queue
 
 

@@ -130,6 +130,7 @@ class Row:
         "queue",
         "retry_at",
         "source_url",
+        "src_token_id",
         "started_at",
         "state",
     )
@@ -142,6 +143,7 @@ class Row:
         self.state = file.state
         self.priority = job.priority
         self.source_url = file.source_url
+        self.src_token_id = file.src_token_id
         self.epoch = 0
         self.n_failed = 0
         self.copying = self.dest_owned = False
@@ -190,6 +192,9 @@ class Row:
             submitted_at=job.submitted_at,
             claimed_at=now,
             canceling=canceling,
+            cred_id=job.cred_id,
+            src_token_id=self.src_token_id,
+            dst_token_id=file.dst_token_id,
         )
 
     def view(self) -> FileView:
@@ -227,6 +232,8 @@ class Row:
             mode=done.mode if done else None,
             owner=self.owner,
             epoch=self.epoch,
+            src_token_id=self.src_token_id,
+            dst_token_id=file.dst_token_id,
         )
 
 

@@ -21,7 +21,7 @@ from transfer_engine.submission import SOURCES_MAX
 _EXCHANGE: Final = (
     update(transfers)
     .where(transfers.c.id == bindparam("file"))
-    .values(source_url=bindparam("source_"), queue_id=bindparam("queue_"))
+    .values(source_url=bindparam("source_"), src_token_id=bindparam("token_"), queue_id=bindparam("queue_"))
 )
 
 
@@ -30,6 +30,7 @@ _LEFT: Final = select(
     transfers.c.id,
     transfers.c.state,
     transfers.c.source_url,
+    transfers.c.src_token_id,
     transfers.c.queue_id,
     transfers.c.priority,
     transfers.c.size_bytes,
@@ -124,6 +125,7 @@ def _with_sources(move: Reroute) -> Select[Any]:
         select(
             row.c.id,
             row.c.source_url,
+            row.c.src_token_id,
             row.c.queue_id,
             first.c.id.label("first_id"),
             first.c.selection_strategy,
@@ -208,8 +210,8 @@ def next_replica(connection: Connection, change: Change, row: Any) -> Heir:
 
 def _exchanged(row: Any, other: Any) -> list[dict[str, Any]]:
     return [
-        {"file": row.id, "source_": other.source_url, "queue_": other.queue_id},
-        {"file": other.id, "source_": row.source_url, "queue_": row.queue_id},
+        {"file": to.id, "source_": of.source_url, "token_": of.src_token_id, "queue_": of.queue_id}
+        for to, of in ((row, other), (other, row))
     ]
 
 

@@ -33,9 +33,11 @@ def load_options(text: str) -> JobOptions:
 
 
 def dump_failure(failure: Failure) -> str:
-    """JSON text with code, again, scope, phase, errno, message, hint."""
+    """JSON text with code, again, scope, phase, errno, message, hint, and `dst_file` where there is one."""
     values = asdict(failure)
     values.pop("retry_after_s")
+    if values["dst_file"] is None:
+        del values["dst_file"]
     return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -69,6 +71,9 @@ def assignment(row: Any, queue: Queue) -> Assignment:
         copying=bool(row.copying),
         submitted_at=row.submitted_at,
         claimed_at=row.claimed_at,
+        cred_id=row.cred_id,
+        src_token_id=row.src_token_id,
+        dst_token_id=row.dst_token_id,
     )
 
 
@@ -107,6 +112,8 @@ def file_view(row: Any) -> FileView:
         mode=row.mode,
         owner=row.owner,
         epoch=row.epoch,
+        src_token_id=row.src_token_id,
+        dst_token_id=row.dst_token_id,
     )
 
 

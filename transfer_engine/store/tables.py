@@ -48,6 +48,7 @@ CHOICE_SQL: Final = f"{READY_SQL} AND follows = 1 AND selection_strategy <> 'ord
 LEADING_SQL: Final = "state = 'SUBMITTED' AND follows > 0"
 REMAINS_SQL: Final = "state = 'SUBMITTED' AND dest_owned = 1"
 OPEN_JOB_SQL: Final = "finished_at IS NULL"
+UNRENEWED_SQL: Final = "managed = 1 AND renewable = 0"
 
 HELD_AT: Final = 9e15
 """`retry_at` of what waits in a job on hold: an instant that never comes, so that nothing makes it ready."""
@@ -262,6 +263,7 @@ tokens: Final = Table(
     Column("scope", Text, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("managed", SmallInteger, nullable=False),
+    Column("renewable", SmallInteger, nullable=False, server_default="0"),
     Column("since", Float, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
 )
@@ -269,6 +271,8 @@ tokens: Final = Table(
 
 The id is that of the token as it was submitted; it stays when the token is refreshed.
 """
+_unrenewed = text(UNRENEWED_SQL)
+Index("tokens_unrenewed", tokens.c.expires_at, sqlite_where=_unrenewed, postgresql_where=_unrenewed)
 
 audit: Final = Table(
     "audit",

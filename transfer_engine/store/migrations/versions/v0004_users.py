@@ -47,10 +47,13 @@ def upgrade() -> None:
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("managed", sa.SmallInteger(), nullable=False),
+        sa.Column("renewable", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("since", sa.Float(), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("token_id", "cred_id"),
     )
+    unrenewed = sa.text("managed = 1 AND renewable = 0")
+    op.create_index("tokens_unrenewed", "tokens", ["expires_at"], sqlite_where=unrenewed, postgresql_where=unrenewed)
     op.create_table(
         "audit",
         sa.Column("seq", _INT, autoincrement=True, nullable=False),
