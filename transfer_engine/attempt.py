@@ -9,36 +9,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from protocols import streaming
-from protocols.api import ANONYMOUS, Adapter, CopyRequest, Credential, Marker, Mode, Stat, Timeouts
+from protocols.api import ANONYMOUS, Adapter, CopyRequest, Credential, Marker, Mode, Timeouts
 from protocols.errors import (
     AlreadyExists,
-    ChecksumUnavailable,
     CopyFailed,
     Missing,
     ParentMissing,
     Phase,
-    Refused,
     Scope,
-    SizeMismatch,
-    SourceCorrupt,
     TransferError,
     Unsupported,
 )
 from transfer_engine.clock import Clock
 from transfer_engine.config import TransferSettings
+from transfer_engine.ends import Ends
 from transfer_engine.liveness import Pace
 from transfer_engine.model import Assignment, Done, Evidence, Failed, Failure, Outcome, Unknown, Verify
-from transfer_engine.patience import patiently, remove, surely
+from transfer_engine.patience import remove, surely
+from transfer_engine.preparing import AT_DESTINATION, Preparation
 from transfer_engine.verification import Expected, evidence_of, mismatch
 
 LOOKS_MAX: Final = 64
 TIMEOUTS_MAX: Final = 64
-_AT_SOURCE: Final = frozenset({Verify.SOURCE, Verify.BOTH})
-_AT_DESTINATION: Final = frozenset({Verify.TARGET, Verify.BOTH})
 _MODES: Final = {mode.value: mode for mode in Mode}
 
 
@@ -134,21 +130,26 @@ class Attempt:
         self._tools = tools
         self._announce = announce
         self._progress = progress
-        self._source = tools.adapters.adapter_for(order.source_url)
-        self._destination = tools.adapters.adapter_for(order.dest_url)
-        self._source_credential = tools.credentials(order.source_url)
-        self._dest_credential = tools.credentials(order.dest_url)
-        self._timeouts = tools.timeouts(order.options.timeout_s)
+        self._ends = Ends(
+            order=order,
+            source=tools.adapters.adapter_for(order.source_url),
+            destination=tools.adapters.adapter_for(order.dest_url),
+            source_credential=tools.credentials(order.source_url),
+            dest_credential=tools.credentials(order.dest_url),
+            timeouts=tools.timeouts(order.options.timeout_s),
+        )
+        self._preparation = Preparation(self._ends, tools.settings)
         self._pace = Pace(bytes_s=tools.settings.floor_bytes_s, span_s=tools.settings.floor_s)
         self._started_at = tools.clock.now()
 
     async def run(self) -> Outcome:
         """Make the attempt. Raises: ClaimLostError: the epoch is somebody else's now."""
         try:
-            expected = await self._look_at_source()
+            self._progress.phase = "source"
+            expected = await self._preparation.look_at_source()
             found = await self._prepare_destination(expected)
         except TransferError as error:
-            return Failed(failure=Failure.of(error), clean=not self._order.dest_owned, started_at=self._started_at)
+            return await self._failed(error, clean=not self._order.dest_owned)
         if found is not None:
             return self._done(found, 0.0, adopted=True)
         self._progress.size_bytes = expected.size_bytes
@@ -160,89 +161,11 @@ class Attempt:
                 raise ClaimLostError
             self._progress.copying = True
 
-    # Before the copy
-
-    async def _look_at_source(self) -> Expected:
-        self._progress.phase = "source"
-        order = self._order
-        algorithm = order.checksum.algorithm if order.checksum else self._tools.settings.checksum
-        verify = order.options.verify
-        needs_source_sum = verify in _AT_SOURCE or (verify is Verify.TARGET and not order.checksum)
-        try:
-            stat = await surely(
-                lambda: self._source.stat(
-                    order.source_url,
-                    credential=self._source_credential,
-                    digest=algorithm if needs_source_sum else None,
-                    timeouts=self._timeouts,
-                ),
-                algorithm if needs_source_sum else None,
-                lambda: self._source.capabilities(order.source_url).digests,
-            )
-            self._check_source(stat, algorithm)
-        except TransferError as error:
-            raise error.at(Scope.SOURCE, Phase.PREPARATION) from None
-        # A storage that does not know the algorithm answers with another one: better than none.
-        other = next(iter(stat.checksums.values()), None)
-        checksum = order.checksum or stat.checksums.get(algorithm) or other
-        at_destination = verify in _AT_DESTINATION and checksum is not None
-        size = stat.size_bytes if stat.size_bytes is not None else order.size_bytes
-        return Expected(
-            size_bytes=size,
-            checksum=checksum if at_destination else None,
-            algorithm=checksum.algorithm if at_destination and checksum else None,
-            others=stat.checksums if at_destination else {},
-            proven=order.checksum is None or (needs_source_sum and algorithm in stat.checksums),
-        )
-
-    def _check_source(self, stat: Stat, algorithm: str) -> None:
-        order = self._order
-        if stat.is_directory:
-            raise Refused("source is a directory, not a file")
-        if order.size_bytes is not None and stat.size_bytes is not None and order.size_bytes != stat.size_bytes:
-            raise SizeMismatch(f"source has {stat.size_bytes} bytes, the submission says {order.size_bytes}")
-        verify = order.options.verify
-        if verify not in _AT_SOURCE:
-            return
-        seen = stat.checksums.get(algorithm)
-        must = self._tools.settings.require_checksum or (verify is Verify.SOURCE and order.checksum is not None)
-        if seen is None and must:
-            raise ChecksumUnavailable(f"source offers no {algorithm.upper()} checksum, and one is required")
-        if seen is not None and order.checksum is not None and seen != order.checksum:
-            raise SourceCorrupt(
-                f"Source and user-defined {algorithm.upper()} checksum do not match "
-                f"({seen.value} != {order.checksum.value})"
-            )
-
     async def _prepare_destination(self, expected: Expected) -> Evidence | None:
-        """Make sure that nothing is in the way; evidence when a complete file of ours is there already."""
         self._progress.phase = "destination"
-        order = self._order
-        try:
-            try:
-                stat = await patiently(lambda: self._stat_destination(expected.algorithm if order.dest_owned else None))
-            except Missing:
-                return None
-            if stat.is_directory:
-                raise Refused("destination is a directory")
-            if order.dest_owned and self._is_complete(stat, expected):
-                return evidence_of(stat, expected, adopted=True)
-            if not (order.options.overwrite or order.dest_owned):
-                raise AlreadyExists("Destination file exists and overwrite is not enabled")
-            if self._destination.capabilities(order.dest_url).replaces and not order.dest_owned:
-                self._progress.replaces = True
-                return None
-            await self._delete_destination()
-        except TransferError as error:
-            raise error.at(Scope.DESTINATION, Phase.PREPARATION) from None
-        return None
-
-    @staticmethod
-    def _is_complete(stat: Stat, expected: Expected) -> bool:
-        """What an earlier attempt left is taken over only when its checksum proves it."""
-        if expected.checksum is None or expected.checksum.algorithm not in stat.checksums:
-            return False
-        return mismatch(stat, expected, required=True) is None
+        found = await self._preparation.prepare_destination(expected)
+        self._progress.replaces = self._preparation.replaces
+        return found
 
     # The copy
 
@@ -257,20 +180,20 @@ class Attempt:
         self._progress.phase = "verifying"
         try:
             stat = await surely(
-                lambda: self._stat_destination(expected.algorithm),
+                lambda: self._ends.stat_destination(expected.algorithm),
                 expected.algorithm,
-                lambda: self._destination.capabilities(self._order.dest_url).digests,
+                self._ends.destination_digests,
             )
         except Missing:
             gone = CopyFailed("the storage reported success, but the destination does not exist")
-            return self._failed(gone.at(Scope.DESTINATION, Phase.FINALIZATION), clean=True)
+            return await self._failed(gone.at(Scope.DESTINATION, Phase.FINALIZATION), clean=True)
         except TransferError as error:
             # The copy is said to be complete; whether it is will be seen when the storage answers again.
             return self._unknown(error.at(Scope.DESTINATION, Phase.FINALIZATION))
         wrong = mismatch(stat, expected, required=self._tools.settings.require_checksum)
         if wrong is None:
             return self._done(evidence_of(stat, expected), spent)
-        return self._failed(wrong, clean=await self.clean_up())
+        return await self._failed(wrong, clean=await self.clean_up())
 
     async def _copy(self, expected: Expected) -> None:
         """Copy by the first mode that both ends can do."""
@@ -286,7 +209,7 @@ class Attempt:
                 last = error
                 # A storage may find out that it cannot when it has written already.
                 wrote = self._progress.copying and error.phase is not Phase.PREPARATION
-                if wrote and not await self.clean_up():
+                if wrote and not await self._remove():
                     raise
             else:
                 return
@@ -298,11 +221,11 @@ class Attempt:
     def _modes(self) -> list[Mode]:
         order = self._order
         wanted = order.options.modes or _hinted(order.source_url) or self._tools.settings.modes
-        if self._source is not self._destination:
+        if self._ends.source is not self._ends.destination:
             return [Mode.STREAM] if Mode.STREAM in wanted or not order.options.modes else []
         can: dict[str, bool] = {
-            Mode.PULL: self._destination.capabilities(order.dest_url).pull is not False,
-            Mode.PUSH: self._source.capabilities(order.source_url).push is not False,
+            Mode.PULL: self._ends.destination.capabilities(order.dest_url).pull is not False,
+            Mode.PUSH: self._ends.source.capabilities(order.source_url).push is not False,
             Mode.STREAM: True,
         }
         return [_MODES[name] for name in wanted if can[name]]
@@ -313,14 +236,14 @@ class Attempt:
             await self._stream(request, expected)
             return
         await self._begin()
-        active = self._destination if mode is Mode.PULL else self._source
+        active = self._ends.destination if mode is Mode.PULL else self._ends.source
         self._progress.sent()
         if mode is Mode.PUSH:
-            await self._make_parents()
+            await self._ends.make_parents()
         try:
             await self._copy_at_pace(active, request)
         except ParentMissing:
-            await self._make_parents()
+            await self._ends.make_parents()
             await self._copy_at_pace(active, request)
 
     async def _copy_at_pace(self, active: Adapter, request: CopyRequest) -> None:
@@ -339,11 +262,11 @@ class Attempt:
                 await self._prepare_destination(expected)
             await self._begin()
             self._progress.sent()
-            await self._make_parents()
+            await self._ends.make_parents()
             async with self._pace.kept(unsettled=False):
                 streamed = await streaming.stream_copy(
-                    self._source,
-                    self._destination,
+                    self._ends.source,
+                    self._ends.destination,
                     request,
                     self._heard,
                     digest=self._digest_of_stream(expected),
@@ -351,16 +274,17 @@ class Attempt:
         # Neither end may offer a checksum: what passed through here is then the only witness of the source.
         if expected.size_bytes is None:
             expected.size_bytes = streamed.end.bytes_done
-        if self._order.options.verify is Verify.NONE:
+        if self._order.options.compares is Verify.NONE:
             return
         expected.proven = True
-        if self._order.options.verify in _AT_DESTINATION:
+        if self._order.options.compares in AT_DESTINATION:
             expected.checksum, expected.algorithm = streamed.checksum, streamed.checksum.algorithm
+            expected.given = False
 
     def _digest_of_stream(self, expected: Expected) -> str:
         if expected.checksum is not None:
             return expected.checksum.algorithm
-        return self._order.checksum.algorithm if self._order.checksum else self._tools.settings.checksum
+        return self._preparation.algorithm()
 
     def _request(self, mode: Mode, expected: Expected) -> CopyRequest:
         order = self._order
@@ -368,51 +292,38 @@ class Attempt:
             source_url=order.source_url,
             destination_url=order.dest_url,
             mode=mode,
-            source_credential=self._source_credential,
-            destination_credential=self._dest_credential,
-            overwrite=order.options.overwrite,
+            source_credential=self._ends.source_credential,
+            destination_credential=self._ends.dest_credential,
+            overwrite=order.overwrites,
             size_bytes=expected.size_bytes,
             checksum=expected.checksum,
             n_streams=order.options.n_streams,
             client_info=f"job-id={order.job_id};file-id={order.file_id};retry={order.n_failed}",
             scitag=order.scitag,
-            timeouts=self._timeouts,
+            timeouts=self._ends.timeouts,
         )
 
     # After the copy
 
     async def _after_failed_copy(self, error: TransferError) -> Outcome:
         if not self._progress.copying:
-            return self._failed(error, clean=not self._order.dest_owned)
+            return await self._failed(error, clean=not self._order.dest_owned)
         if error.unsettled:
             return self._unknown(error)
         if self._progress.replaces:
-            return self._failed(error, clean=True)
+            return await self._failed(error, clean=True)
         if isinstance(error, AlreadyExists):
             # Somebody else's file came in between: it is not ours to remove.
-            return self._failed(error, clean=True)
-        return self._failed(error, clean=await self.clean_up())
+            return await self._failed(error, clean=True)
+        return await self._failed(error, clean=await self.clean_up())
 
     async def clean_up(self) -> bool:
         """Remove what this attempt wrote; True when the destination was seen without it."""
+        return not self._order.options.keep_remains and await self._remove()
+
+    async def _remove(self) -> bool:
         self._progress.phase = "cleaning"
-        return await remove(self._delete_destination, self._tools.settings.cleanup_s)
-
-    async def _delete_destination(self) -> None:
-        await self._destination.delete(self._order.dest_url, credential=self._dest_credential, timeouts=self._timeouts)
-
-    async def _make_parents(self) -> None:
-        try:
-            await self._destination.make_parents(
-                self._order.dest_url, credential=self._dest_credential, timeouts=self._timeouts
-            )
-        except TransferError as error:
-            raise error.at(Scope.DESTINATION, Phase.PREPARATION) from None
-
-    async def _stat_destination(self, digest: str | None) -> Stat:
-        return await self._destination.stat(
-            self._order.dest_url, credential=self._dest_credential, digest=digest, timeouts=self._timeouts
-        )
+        return await remove(self._ends.delete_destination, self._tools.settings.cleanup_s)
 
     def _done(self, evidence: Evidence, transfer_s: float, *, adopted: bool = False) -> Done:
         return Done(
@@ -423,8 +334,11 @@ class Attempt:
             started_at=self._started_at,
         )
 
-    def _failed(self, error: TransferError, *, clean: bool) -> Failed:
-        return Failed(failure=Failure.of(error), clean=clean, started_at=self._started_at)
+    async def _failed(self, error: TransferError, *, clean: bool) -> Failed:
+        failure = Failure.of(error)
+        if isinstance(error, AlreadyExists):
+            failure = replace(failure, dst_file=await self._preparation.existing_file())
+        return Failed(failure=failure, clean=clean, started_at=self._started_at)
 
     def _unknown(self, error: TransferError) -> Unknown:
         return Unknown(failure=Failure.of(error), started_at=self._started_at)

@@ -93,7 +93,7 @@ class Probe:
     async def _expected(self) -> Expected:
         """What a complete destination looks like; asks the source for what the submission does not say."""
         order = self._order
-        verify = order.options.verify
+        verify = order.options.compares
         algorithm = order.checksum.algorithm if order.checksum else self._tools.settings.checksum
         wants_sum = verify is not Verify.NONE
         size, checksum = order.size_bytes, order.checksum
@@ -117,6 +117,7 @@ class Probe:
             size_bytes=size,
             checksum=checksum if wants_sum else None,
             algorithm=algorithm if wants_sum and checksum else None,
+            given=order.checksum is not None,
         )
 
     def _complete(self, stat: Stat, expected: Expected) -> bool:
@@ -174,6 +175,8 @@ class Probe:
                 return None
 
     async def _remove(self) -> bool:
+        if self._order.options.keep_remains:
+            return False
         if not await remove(self._delete, self._tools.settings.cleanup_s):
             return False
         try:

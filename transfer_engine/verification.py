@@ -23,6 +23,8 @@ class Expected:
     """What the source said, by algorithm: compared where the destination does not know the wanted one."""
     proven: bool = True
     """What the user gave has been compared with the source, or nothing was given."""
+    given: bool = False
+    """`checksum` is what the user gave, not what the source said."""
 
 
 def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError | None:
@@ -49,8 +51,10 @@ def mismatch(stat: Stat, expected: Expected, *, required: bool) -> TransferError
         return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
     if seen == wanted:
         return None
+    # FTS's words, which Rucio's operators and tests search for.
+    by = "User-defined" if expected.given and wanted is expected.checksum else "Source"
     wrong = ChecksumMismatch(
-        f"Source and destination {wanted.algorithm.upper()} checksum do not match ({wanted.value} != {seen.value})"
+        f"{by} and destination {wanted.algorithm.upper()} checksum do not match ({wanted.value} != {seen.value})"
     )
     return wrong.at(Scope.DESTINATION, Phase.FINALIZATION)
 

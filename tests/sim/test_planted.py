@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 
 from tests.contract.stores import DONE, RELEASED, claim, job, settled, started
 from tests.sim.crashes import SETTINGS, Death, World
-from transfer_engine import Settings, Transfer, attempt, recovery, urls
+from transfer_engine import Settings, Transfer, attempt, preparing, recovery, urls
 from transfer_engine.model import Applied, Assignment, Change, Evidence, JobOptions, JobRequest
 from transfer_engine.store.sqlite import SqliteStore
 from transfer_engine.store.tables import transfers
@@ -126,9 +126,9 @@ def test_charging_for_crashes_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_deleting_what_belongs_to_others_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ruthless(self: Any, _expected: object) -> None:
-        await self._delete_destination()
+        await self.ends.delete_destination()
 
-    monkeypatch.setattr(attempt.Attempt, "_prepare_destination", ruthless)
+    monkeypatch.setattr(preparing.Preparation, "prepare_destination", ruthless)
     world = world_of(tmp_path, "prompt")
     world.put_foreign("sim://prompt/3")
     assert [line for line in verdict(world) if "somebody else" in line]
