@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.storages import Storages
 from tests.storages.storage import Storage
 from transfer_engine import JobOptions, Settings, Transfer, TransferEngine
-from transfer_engine.service.server import serve
+from transfer_engine.service.server import open_door, serve
 
 
 def by_hand(source: str, destination: str) -> float:
@@ -79,7 +79,7 @@ async def measure(a: Storage, b: Storage, directory: Path, rounds: int) -> dict[
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[str] = loop.create_future()
     async with TransferEngine(settings=settings) as engine, aiohttp.ClientSession() as session:
-        server = asyncio.ensure_future(serve(engine, settings.service, on_ready=ready.set_result))
+        server = asyncio.ensure_future(serve(engine, settings.service, open_door(), on_ready=ready.set_result))
         url = (await ready).rstrip("/")
         for n in range(rounds + 3):
             source = f"{a.url}/idle-{n}.bin"

@@ -18,20 +18,26 @@ from protocols.errors import Missing, Phase, Scope
 from transfer_engine import figures, submission
 from transfer_engine.banning import Hooks, Moving
 from transfer_engine.board import Board
-from transfer_engine.clock import Deps
-from transfer_engine.config import ServiceSettings, Settings
+from transfer_engine.callers import Caller
+from transfer_engine.clock import Deps, SystemClock
+from transfer_engine.config import Settings
+from transfer_engine.config_service import AuthSettings, ServiceSettings
 from transfer_engine.control import Control
 from transfer_engine.driving import Driven
 from transfer_engine.explain import Explainer
 from transfer_engine.figures import LinkStatus
 from transfer_engine.governor import Governor
+from transfer_engine.guarded import Gate
 from transfer_engine.health import Health
+from transfer_engine.identity.api import Shown
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Assignment, Change, Claim, Done, Evidence, Failure, FileId, JobId, JobRequest, Outcome
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.outlook import Foresight
-from transfer_engine.service.app import build_app
-from transfer_engine.service.server import PARSING
+from transfer_engine.sealed import AuditEntry
+from transfer_engine.service.app import Door, build_app, build_table
+from transfer_engine.service.route import Route
+from transfer_engine.service.server import PARSING, open_door
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import Event, FileState
 from transfer_engine.store.api import Canceled
@@ -152,6 +158,10 @@ class StandingEngine:
         self._check()
         await self.store.set_priority(job_id, priority)
 
+    async def record(self, entry: AuditEntry) -> None:
+        self._check()
+        await self.store.record(entry)
+
     # What a dispatcher would do
 
     async def claim(self, n: int = 100) -> list[Assignment]:
@@ -228,13 +238,39 @@ def file(n: int = 0, **more: Any) -> dict[str, Any]:
     return plain | more
 
 
+@dataclass
+class Named:
+    """Believes the header `X-Test-Caller`: who asks is one of `callers`, by number; else the first."""
+
+    callers: Sequence[Caller]
+
+    async def identify(self, shown: Shown) -> Caller:
+        return self.callers[int(shown.headers.get("x-test-caller", "0"))]
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _as(caller: Caller | Sequence[Caller]) -> Named:
+    return Named([caller] if isinstance(caller, Caller) else caller)
+
+
+def table(engine: Any) -> list[Route]:
+    """The service's operations."""
+    return build_table(Gate(engine, SystemClock()), ServiceSettings(), SystemClock())
+
+
 @asynccontextmanager
-async def running_service(**settings: Any) -> AsyncIterator[Service]:
+async def running_service(
+    *, caller: Caller | Sequence[Caller] | None = None, **settings: Any
+) -> AsyncIterator[Service]:
+    """Args: caller: who asks; several: by the header `X-Test-Caller`; None: the local user, who may do everything."""
     clock = FixedClock()
     store = SqliteStore("sqlite://", incarnation="test", now=clock.now, inline=True)
     await store.open()
     engine = StandingEngine(store, clock)
-    app = build_app(engine, ServiceSettings(**settings), clock=clock)  # type: ignore[arg-type]
+    door = open_door() if caller is None else Door(auth=AuthSettings(), authenticator=_as(caller))
+    app = build_app(engine, ServiceSettings(**settings), door, clock=clock)  # type: ignore[arg-type]
     server = TestServer(app)
     try:
         await server.start_server(**PARSING)

@@ -16,6 +16,7 @@ from transfer_engine.answers import Explanation
 from transfer_engine.callers import Caller, Role, at_least
 from transfer_engine.errors import Forbidden
 from transfer_engine.model import FileId, JobId, JobRequest
+from transfer_engine.places import Ban
 from transfer_engine.sealed import AuditEntry
 from transfer_engine.store.seen import SeenReader, covers
 from transfer_engine.views import JobView, StoredEvent
@@ -143,14 +144,18 @@ class Guarded:
         self.need(Role.VO_OPERATOR if vo is not None else Role.OPERATOR, vo)
         return self._engine.control
 
+    def bans(self) -> list[Ban]:
+        """The bans of storages in force; which of them the caller may know is for `looks_after` to say."""
+        return self._engine.control.bans()
+
     def need(self, least: Role, vo: str | None = None) -> None:
         """Raises: Forbidden: the caller has not this role, for a VO or (None) for everybody."""
         if not at_least(self.caller.role_in(vo), least):
             raise Forbidden(REFUSED)
 
     def looks_after(self, vo: str | None) -> bool:
-        """May the caller look at orders and settings of a VO; None: at those of everybody, which concern all?"""
-        return vo is None or at_least(self.caller.role_in(vo), Role.VO_MONITOR)
+        """Do orders and settings of a VO concern the caller: as a member, or who monitors it? None: of everybody."""
+        return vo is None or vo in self.caller.vos or at_least(self.caller.role_in(vo), Role.VO_MONITOR)
 
     async def audit(self, action: str, about: str, detail: Any = None) -> None:
         """Record an order of this caller. Raises: StoreUnavailable."""

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from transfer_engine.service.auth import vo_id
+from transfer_engine.service.wire.ids import vo_id
 
 POLL_S = 0.1
 START_S = 30.0

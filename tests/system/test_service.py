@@ -17,7 +17,7 @@ from protocols.errors import CopyFailed, Missing
 from protocols.scripted import Rule, ScriptedAdapter
 from transfer_engine.config import RetrySettings, ServiceSettings, Settings, TransferSettings
 from transfer_engine.model import JobId
-from transfer_engine.service.server import serve
+from transfer_engine.service.server import open_door, serve
 from transfer_engine.wiring import TransferEngine
 
 pytestmark = pytest.mark.asyncio
@@ -80,7 +80,9 @@ async def running(database: Path) -> AsyncIterator[Running]:
         ClientSession() as http,
         asyncio.TaskGroup() as group,
     ):
-        task = group.create_task(serve(engine, ServiceSettings(port=0, grace_s=1), on_ready=ready.set_result))
+        task = group.create_task(
+            serve(engine, ServiceSettings(port=0, grace_s=1), open_door(), on_ready=ready.set_result)
+        )
         try:
             yield Running(await ready, http, engine, storages)
         finally:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.service import NOW, Service, file, running_service
 from transfer_engine.banning import Moving
-from transfer_engine.service import auth
+from transfer_engine.callers import Caller
 from transfer_engine.service.wire.control import BanObject, DrainObject, UserBanObject
 from transfer_engine.service.wire.views import HOST
 
@@ -239,15 +239,12 @@ async def test_hold_and_resume():
         assert (status, error["message"]) == (409, "The job is in a terminal state")
 
 
-async def test_only_operators_operate(monkeypatch: pytest.MonkeyPatch):
-    from dataclasses import replace
-
-    monkeypatch.setattr(auth, "LOCAL", replace(auth.LOCAL, levels=(("transfer", "vo"),)))
-    async with running_service() as service:
+async def test_only_operators_operate():
+    user = Caller(user_dn="/CN=alice", vos=("escape",), delegation_id="0" * 16, method="certificate")
+    async with running_service(caller=user) as service:
         for method, path in (
             ("POST", "/ban/se"),
             ("DELETE", "/ban/se"),
-            ("GET", "/ban/se"),
             ("POST", "/ban/dn"),
             ("DELETE", "/ban/dn"),
             ("GET", "/ban/dn"),

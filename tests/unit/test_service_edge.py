@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import socket
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -14,13 +15,14 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from openapi_spec_validator import validate
 
-from tests.service import FixedClock, Service, StandingEngine, file, running_service
-from transfer_engine.config import ServiceSettings
+from tests.service import FixedClock, Service, StandingEngine, file, running_service, table
+from transfer_engine.config_service import AuthSettings, LocalToken, ReverseProxy, ServiceSettings, ServiceTls
 from transfer_engine.errors import IllegalTransition, Invalid, StoreUnavailable
-from transfer_engine.service.app import build_app, build_table
-from transfer_engine.service.auth import is_loopback
-from transfer_engine.service.boundary import boundary, read_body
-from transfer_engine.service.server import check_host, serve
+from transfer_engine.guarded import Gate
+from transfer_engine.identity.loopback import is_loopback
+from transfer_engine.service.app import build_app, no_chain
+from transfer_engine.service.boundary import Boundary, read_body
+from transfer_engine.service.server import check_host, open_door, serve
 from transfer_engine.service.wire.instance import CallerObject
 from transfer_engine.store.sqlite import SqliteStore
 
@@ -180,8 +182,14 @@ async def test_slow_bodies_end():
     async def handler(request: web.Request) -> web.Response:
         return web.Response(body=await read_body(request, within_s=0.01))
 
-    app = web.Application(middlewares=[boundary])
-    app.router.add_post("/", handler)
+    async with standing_engine() as engine:
+        boundary = Boundary(open_door().authenticator, Gate(engine, FixedClock()), no_chain)
+        app = web.Application(middlewares=[boundary.middleware])
+        app.router.add_post("/", handler)
+        await send_half_a_body(app)
+
+
+async def send_half_a_body(app: web.Application) -> None:
     async with TestServer(app) as server:
         reader, writer = await asyncio.open_connection(server.host, server.port)
         head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
@@ -196,7 +204,7 @@ async def test_slow_heads_end_and_broken_http_is_one_line_of_log(caplog: pytest.
     async with standing_engine() as engine, asyncio.TaskGroup() as group:
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         settings = ServiceSettings(port=0, grace_s=1)
-        task = group.create_task(serve(engine, settings, on_ready=ready.set_result, idle_s=0.05))
+        task = group.create_task(serve(engine, settings, open_door(), on_ready=ready.set_result, idle_s=0.05))
         port = int((await ready).rpartition(":")[2])
         async with asyncio.timeout(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -235,19 +243,21 @@ async def test_the_openapi_document_is_the_routes():
         assert status == 200
         validate(document)
         described = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
-        app = build_app(service.engine, ServiceSettings())  # type: ignore[arg-type]
+        app = build_app(service.engine, ServiceSettings(), open_door())  # type: ignore[arg-type]
         served = {
             (route.method, route.resource.canonical)
             for route in app.router.routes()
             if route.resource is not None and not route.resource.canonical.startswith("/{slashes}")
         }
         assert described == served
-        table = build_table(service.engine, ServiceSettings())  # type: ignore[arg-type]
-        assert len({route.name for route in table}) == len(table)
+        rows = table(service.engine)
+        assert len({route.name for route in rows}) == len(rows)
         schemas = document["components"]["schemas"]
         assert "file_state" in json.dumps(schemas)
         operation = document["paths"]["/jobs"]["post"]
-        assert set(operation["responses"]) == {"200", "400", "405", "409", "413", "500", "503"}
+        assert set(operation["responses"]) == {
+            *("200", "400", "403", "405", "408", "409", "413", "415", "429", "500", "503")
+        }
 
 
 @pytest.mark.asyncio
@@ -265,10 +275,10 @@ async def test_answers_are_of_the_documented_types():
             "delegation_id": me["delegation_id"],
             "field": "reason",
         }
-        table = build_table(service.engine, ServiceSettings())  # type: ignore[arg-type]
+        rows = table(service.engine)
         query = "?endpoint=https%3A%2F%2Fsource.example"
         queries = {"explain": query, "optimizerHistory": query}
-        asked = [route for route in table if route.method == "GET"]
+        asked = [route for route in rows if route.method == "GET"]
         assert len(asked) >= 13
         for route in asked:
             path = route.path.format_map(known) + queries.get(route.name, "")
@@ -277,7 +287,7 @@ async def test_answers_are_of_the_documented_types():
             route.answers.validate_python(answer, strict=True)
         for ids in (job_id, "nope"):
             _, answer = await service.call("GET", f"/jobs/{ids}?files=file_state")
-            next(route for route in table if route.name == "showJobs").answers.validate_python(answer, strict=True)
+            next(route for route in rows if route.name == "showJobs").answers.validate_python(answer, strict=True)
 
 
 # Listening
@@ -286,13 +296,13 @@ async def test_answers_are_of_the_documented_types():
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "LOCALHOST."])
 def test_loopback(host: str):
     assert is_loopback(host)
-    assert check_host(host)
+    assert check_host(ServiceSettings(host=host), AuthSettings(loopback="admin"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "localhost.example", "::ffff:192.0.2.1", "*"])
 def test_anything_else_is_refused(host: str):
     with pytest.raises(Invalid, match="loopback only") as caught:
-        check_host(host)
+        check_host(ServiceSettings(host=host), AuthSettings(loopback="admin"))
     assert caught.value.field == "service.host"
 
 
@@ -313,7 +323,7 @@ async def test_serve_until_cancelled(host: str):
     async with standing_engine() as engine, asyncio.TaskGroup() as group:
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         settings = ServiceSettings(host=host, port=0, grace_s=1)
-        task = group.create_task(serve(engine, settings, on_ready=ready.set_result))
+        task = group.create_task(serve(engine, settings, open_door(), on_ready=ready.set_result))
         url = await ready
         async with ClientSession() as http, http.get(f"{url}//whoami") as response:
             assert response.status == 200
@@ -330,7 +340,26 @@ async def test_a_port_that_is_taken():
         with socket.create_server(("127.0.0.1", 0)) as taken:
             settings = ServiceSettings(port=taken.getsockname()[1])
             with pytest.raises(Invalid, match="in use") as caught:
-                await serve(engine, settings, on_ready=str)
+                await serve(engine, settings, open_door(), on_ready=str)
         assert caught.value.field == "service.port"
-        with pytest.raises(Invalid, match="does not authenticate"):
-            await serve(engine, ServiceSettings(host="0.0.0.0"), on_ready=str)
+        with pytest.raises(Invalid, match="loopback only"):
+            await serve(engine, ServiceSettings(host="0.0.0.0"), open_door(), on_ready=str)
+
+
+def test_a_service_that_nobody_may_use_does_not_start():
+    with pytest.raises(Invalid, match="--no-auth") as caught:
+        check_host(ServiceSettings(), AuthSettings())
+    assert caught.value.field == "auth"
+
+
+def test_tokens_do_not_cross_the_network_in_clear(tmp_path: Path):
+    token = LocalToken(name="script", sha256="0" * 64)
+    auth = AuthSettings(tokens=(token,))
+    with pytest.raises(Invalid, match="in clear") as caught:
+        check_host(ServiceSettings(host="0.0.0.0"), auth)
+    assert caught.value.field == "service.tls.certificate"
+    assert check_host(ServiceSettings(host="127.0.0.1"), auth) == "127.0.0.1"
+    tls = ServiceTls(certificate=tmp_path / "host.pem")
+    assert check_host(ServiceSettings(host="0.0.0.0", tls=tls), auth) == "0.0.0.0"
+    behind = ReverseProxy(peers=("192.0.2.7/32",))
+    assert check_host(ServiceSettings(host="192.0.2.1", reverse_proxy=behind), auth) == "192.0.2.1"

@@ -13,12 +13,14 @@ from aiohttp.test_utils import TestServer
 
 from protocols.scripted import ScriptedAdapter
 from tests.service import Service as StandingService
-from tests.service import file, running_service
+from tests.service import file, running_service, table
 from transfer_engine import JobId, Transfer, TransferEngine
-from transfer_engine.config import ServiceSettings, Settings
+from transfer_engine.config import Settings
+from transfer_engine.config_service import ServiceSettings
 from transfer_engine.errors import StoreUnavailable
 from transfer_engine.model import JobOptions
-from transfer_engine.service.app import build_app, build_table
+from transfer_engine.service.app import build_app
+from transfer_engine.service.server import open_door
 from transfer_engine.service.wire.explain import ExplanationObject, JobExplanation, LinkObject
 
 pytestmark = pytest.mark.asyncio
@@ -56,7 +58,7 @@ async def drained_service() -> AsyncIterator[Service]:
                 break
             await asyncio.sleep(0)
         assert engine.ready
-        server = TestServer(build_app(engine, ServiceSettings()))
+        server = TestServer(build_app(engine, ServiceSettings(), open_door()))
         try:
             await server.start_server()
             async with ClientSession() as http:
@@ -66,8 +68,8 @@ async def drained_service() -> AsyncIterator[Service]:
 
 
 async def check_types(service: Service | StandingService, name: str, answer: Any) -> None:
-    table = build_table(service.engine, ServiceSettings())  # type: ignore[arg-type]
-    next(route for route in table if route.name == name).answers.validate_python(answer, strict=True)
+    rows = table(service.engine)
+    next(route for route in rows if route.name == name).answers.validate_python(answer, strict=True)
 
 
 async def test_a_job():

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.service import NOW, file
+from transfer_engine.config_service import AuthSettings
 from transfer_engine.errors import Forbidden, Invalid
+from transfer_engine.identity.loopback import local_caller
 from transfer_engine.model import JobId, JobOptions, JobRequest, Verify
-from transfer_engine.service.auth import LOCAL
 from transfer_engine.service.wire import views
 from transfer_engine.service.wire.query import (
     parse_columns,
@@ -54,6 +55,9 @@ RUCIO = {
         "max_time_in_queue": 168,
     },
 }
+
+LOCAL = local_caller(AuthSettings(loopback="admin"))
+assert LOCAL is not None
 
 
 def parse(document: Any) -> JobRequest:

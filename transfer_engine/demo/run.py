@@ -25,7 +25,7 @@ from transfer_engine.demo.verdict import Plan, Verdict, judge, place_of
 from transfer_engine.engine import Engine
 from transfer_engine.errors import EngineError
 from transfer_engine.model import JobId
-from transfer_engine.service.server import serve
+from transfer_engine.service.server import open_door, serve
 from transfer_engine.states import TERMINAL, FileState
 from transfer_engine.wiring import TransferEngine
 
@@ -125,7 +125,7 @@ class Demo:
             await stack.enter_async_context(self.engine)
             ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             service = asyncio.get_running_loop().create_task(
-                serve(self.engine, self._settings.service, on_ready=ready.set_result)
+                serve(self.engine, self._settings.service, open_door(), on_ready=ready.set_result)
             )
             try:
                 waited: list[asyncio.Future[Any]] = [service, ready]

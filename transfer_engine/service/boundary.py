@@ -10,20 +10,36 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from pydantic_core import to_json
 
-from transfer_engine.errors import EngineError, Invalid, StoreLocked, StoreUnavailable
-from transfer_engine.service.auth import identify
+from transfer_engine.callers import LOOPBACK, Caller, Need
+from transfer_engine.errors import EngineError, Forbidden, Invalid
+from transfer_engine.guarded import REFUSED, Gate
+from transfer_engine.identity.api import Authenticator, Shown
+from transfer_engine.service.origin import check_origin
 from transfer_engine.service.wire.submission import DeletionJob
 from transfer_engine.service.wire.words import BAD_JSON, Refused, refusal
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ChainOf = Callable[[asyncio.BaseTransport], tuple[bytes, ...]]
+"""The client's certificates of a connection, DER, the leaf first."""
 
 BODY_S: Final = 60.0
 """How long a client may take to send a body: a slow one must not hold memory for ever."""
 RETRY_AFTER_S: Final = 5
 """What a client is told to wait when the store cannot answer."""
 CONTENT_TYPES: Final = frozenset({"application/json", "application/x-www-form-urlencoded"})
+
+CALLER: Final = "caller"
+"""Under which a request carries its caller."""
+
+_LATER: Final = frozenset({429, 503})
+"""Statuses that say when to ask again."""
+_TOLD: Final = frozenset({*range(400, 500), 501, 503})
+"""Statuses of errors that are the caller's business; others are a defect of the service."""
+_PHRASES: Final[Mapping[int, str]] = {419: "Authentication Timeout"}
+"""Of statuses that only FTS3 has."""
 
 _SENTENCES: Final[Mapping[int, str]] = {
     404: (
@@ -45,10 +61,13 @@ def error_answer(
     status: int, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """FTS's form of an error: `status` with its phrase, and `message`; `field` when one value is to blame."""
-    body = {"status": f"{status} {HTTPStatus(status).phrase}", "message": message}
+    phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
+    body = {"status": f"{status} {phrase}", "message": message}
     if field is not None:
         body["field"] = field
-    return answer(body, status=status, headers=headers)
+    return web.Response(
+        body=to_json(body), status=status, reason=phrase, content_type="application/json", headers=headers
+    )
 
 
 async def read_body(request: web.Request, *, within_s: float = BODY_S) -> bytes:
@@ -71,22 +90,66 @@ async def read_body(request: web.Request, *, within_s: float = BODY_S) -> bytes:
         raise Refused(BAD_JSON) from error
 
 
-@web.middleware
-async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Identify the caller, run the handler, and turn whatever goes wrong into one of FTS's answers."""
-    try:
-        identify(request)
+def caller_of(request: web.Request) -> Caller:
+    """Who sent a request: put there by the boundary, before any handler runs."""
+    caller: Caller = request[CALLER]
+    return caller
+
+
+def guarded(needs: Need, handler: Handler) -> Handler:
+    """A handler that runs for callers who meet its need."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        if not caller_of(request).may(needs):
+            raise Forbidden(REFUSED)
         return await handler(request)
-    except web.HTTPException as error:
-        return _http_error(error)
-    except DeletionJob as error:
-        return error_answer(405, str(error), headers={"Allow": "GET,POST,PUT"})
-    except EngineError as error:
-        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, StoreUnavailable | StoreLocked):
-            return _engine_error(error)
-        return _internal_error(request, error)
-    except Exception as error:  # noqa: BLE001 - the request boundary: whatever it is, the service goes on
-        return _internal_error(request, error)
+
+    return checked
+
+
+class Boundary:
+    """Identifies the caller, runs the handler, and turns whatever goes wrong into one of FTS's answers."""
+
+    def __init__(self, authenticator: Authenticator, gate: Gate, chain_of: ChainOf) -> None:
+        self._authenticator = authenticator
+        self._gate = gate
+        self._chain_of = chain_of
+
+    @property
+    def middleware(self) -> Middleware:
+        """For aiohttp."""
+
+        @web.middleware
+        async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                request[CALLER] = await self._identify(request)
+                return await handler(request)
+            except web.HTTPException as error:
+                return _http_error(error)
+            except DeletionJob as error:
+                return error_answer(405, str(error), headers={"Allow": "GET,POST,PUT"})
+            except EngineError as error:
+                if error.status in _TOLD:
+                    return _engine_error(error)
+                return _internal_error(request, error)
+            except Exception as error:  # noqa: BLE001 - the request boundary: whatever it is, the service goes on
+                return _internal_error(request, error)
+
+        return boundary
+
+    async def _identify(self, request: web.Request) -> Caller:
+        transport = request.transport
+        shown = Shown(
+            authorization=request.headers.get("Authorization"),
+            peer=request.remote,
+            chain=() if transport is None else self._chain_of(transport),
+            headers={name.lower(): value for name, value in request.headers.items()},
+        )
+        caller = await self._authenticator.identify(shown)
+        check_origin(request, by_name=caller.method == LOOPBACK)
+        if self._gate.is_banned(caller):
+            raise Forbidden("The user has been banned")
+        return caller
 
 
 def _http_error(error: web.HTTPException) -> web.Response:
@@ -99,11 +162,14 @@ def _http_error(error: web.HTTPException) -> web.Response:
 
 
 def _engine_error(error: EngineError) -> web.Response:
-    if isinstance(error, StoreUnavailable | StoreLocked):
-        log.warning("the store cannot answer", extra={"event": "store-unavailable", "reason": str(error)})
-        return error_answer(error.status, str(error), headers={"Retry-After": str(RETRY_AFTER_S)})
+    headers = None
+    if error.status in _LATER:
+        wait_s = getattr(error, "retry_after_s", None) or RETRY_AFTER_S
+        headers = {"Retry-After": f"{max(wait_s, 1):.0f}"}
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        log.warning("cannot answer now", extra={"event": "store-unavailable", "reason": str(error)})
     field = error.field if isinstance(error, Invalid) else None
-    return error_answer(error.status, refusal(error), field=field)
+    return error_answer(error.status, refusal(error), field=field, headers=headers)
 
 
 def _internal_error(request: web.Request, error: Exception) -> web.Response:

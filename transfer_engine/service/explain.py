@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 
 from transfer_engine.clock import Clock
 from transfer_engine.errors import NotFound
+from transfer_engine.guarded import Gate, Guarded
 from transfer_engine.model import JobId
-from transfer_engine.service.boundary import answer
+from transfer_engine.service.boundary import answer, caller_of
 from transfer_engine.service.wire.explain import (
     decision_objects,
     explanation_object,
@@ -25,9 +26,6 @@ from transfer_engine.service.wire.explain import (
 from transfer_engine.service.wire.words import FOREIGN_FILE, no_job
 from transfer_engine.states import TERMINAL
 
-if TYPE_CHECKING:
-    from transfer_engine.engine import Engine
-
 THREAD_OBJECTS: Final = 500
 """Answers with more objects than this are written in a thread."""
 
@@ -35,19 +33,20 @@ THREAD_OBJECTS: Final = 500
 class Explaining:
     """The handlers of explanations."""
 
-    def __init__(self, *, engine: Engine, clock: Clock) -> None:
-        self._engine = engine
+    def __init__(self, *, gate: Gate, clock: Clock) -> None:
+        self._gate = gate
         self._clock = clock
 
     async def job(self, request: web.Request) -> web.Response:
         """Every transfer of a job that has not ended."""
         job_id = JobId(request.match_info["job_id"])
         limit = parse_limit(request.query.get("limit"))
-        known = await self._engine.reader.jobs_by_id([job_id], files=True)
+        engine = self._of(request)
+        known = await engine.reader.jobs_by_id([job_id], files=True)
         if job_id not in known:
             raise NotFound(no_job(job_id))
         job, views = known[job_id]
-        found = await self._engine.explainer.transfers(job, views, limit)
+        found = await engine.explainer.transfers(job, views, limit)
         n_open, now = sum(view.state not in TERMINAL for view in views), self._clock.now()
         return await _written(lambda: answer(job_explanation(job, n_open, found, now)), len(found))
 
@@ -55,19 +54,21 @@ class Explaining:
         """One transfer of a job."""
         job_id = JobId(request.match_info["job_id"])
         file_id = parse_file_id(request.match_info["file_id"])
-        if job_id not in await self._engine.reader.jobs_by_id([job_id], files=False):
+        engine = self._of(request)
+        if job_id not in await engine.reader.jobs_by_id([job_id], files=False):
             raise NotFound(no_job(job_id))
-        view = await self._engine.reader.file(file_id)
+        view = await engine.reader.file(file_id)
         if view.job_id != job_id:
             raise NotFound(FOREIGN_FILE)
-        return answer(explanation_object(await self._engine.explainer.file(view), self._clock.now()))
+        return answer(explanation_object(await engine.explainer.file(view), self._clock.now()))
 
     async def ask(self, request: web.Request) -> web.Response:
         """An endpoint, a link, or a transfer."""
         question = parse_question(request.query, files=True)
-        explainer = self._engine.explainer
+        engine = self._of(request)
+        explainer = engine.explainer
         if question.file_id is not None:
-            found = await explainer.transfer(question.file_id)
+            found = await engine.explain_file(question.file_id)
         elif question.link is not None:
             found = await explainer.link(question.link)
         else:
@@ -75,10 +76,11 @@ class Explaining:
             found = await explainer.endpoint(question.endpoint)
         return answer(explanation_object(found, self._clock.now()))
 
-    async def links(self, _: web.Request) -> web.Response:
+    async def links(self, request: web.Request) -> web.Response:
         """Every link with work now or since the start."""
-        outlooks = await self._engine.explainer.links()
-        links, now = self._engine.links(), self._clock.now()
+        engine = self._of(request)
+        outlooks = await engine.explainer.links()
+        links, now = engine.links(), self._clock.now()
         by_ends = {(link.source_se, link.dest_se): outlook for link, outlook in outlooks.items()}
         return await _written(
             lambda: answer([link_object(one, by_ends.get((one.source_se, one.dest_se)), now) for one in links]),
@@ -88,11 +90,14 @@ class Explaining:
     async def history(self, request: web.Request) -> web.Response:
         """What the optimizer decided about an endpoint or a link."""
         question = parse_question(request.query, files=False)
-        return answer(decision_objects(self._engine.explainer.history(*question.places())))
+        return answer(decision_objects(self._of(request).explainer.history(*question.places())))
 
-    async def health(self, _: web.Request) -> web.Response:
+    async def health(self, request: web.Request) -> web.Response:
         """The places that fail, are left alone, or come back."""
-        return answer([trouble_object(row) for row in self._engine.explainer.troubles()])
+        return answer([trouble_object(row) for row in self._of(request).explainer.troubles()])
+
+    def _of(self, request: web.Request) -> Guarded:
+        return self._gate.of(caller_of(request))
 
 
 async def _written(write: Callable[[], web.Response], n_objects: int) -> web.Response:

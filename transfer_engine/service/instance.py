@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 from pydantic_core import to_json
 
 from transfer_engine.clock import Clock
 from transfer_engine.errors import Forbidden
-from transfer_engine.service.auth import identify
-from transfer_engine.service.boundary import answer, error_answer
+from transfer_engine.guarded import Gate
+from transfer_engine.service.boundary import answer, caller_of, error_answer
 from transfer_engine.service.wire.instance import caller_object, delegation_object, service_object
-
-if TYPE_CHECKING:
-    from transfer_engine.engine import Engine
 
 
 def version() -> str:
@@ -29,8 +26,8 @@ def version() -> str:
 class Instance:
     """The handlers of everything that is not about jobs."""
 
-    def __init__(self, *, engine: Engine, clock: Clock) -> None:
-        self._engine = engine
+    def __init__(self, *, gate: Gate, clock: Clock) -> None:
+        self._gate = gate
         self._clock = clock
         self._service = service_object(version())
         self._document = b"{}"
@@ -45,11 +42,11 @@ class Instance:
 
     async def whoami(self, request: web.Request) -> web.Response:
         """Who is asking."""
-        return answer(caller_object(identify(request)))
+        return answer(caller_object(caller_of(request)))
 
     async def delegation(self, request: web.Request) -> web.Response:
         """What is left of the caller's credential."""
-        caller = identify(request)
+        caller = caller_of(request)
         if request.match_info["delegation_id"] != caller.delegation_id:
             raise Forbidden("The requested ID and the credentials ID do not match")
         return answer(delegation_object(caller, self._clock.now()))
@@ -60,9 +57,8 @@ class Instance:
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Can it accept and move? 503 with the reason while it cannot."""
-        if self._engine.ready:
-            return answer({"status": "ready"})
-        return error_answer(503, self._engine.why_not_ready() or "not ready")
+        why = self._gate.why_not_ready()
+        return answer({"status": "ready"}) if why is None else error_answer(503, why)
 
     async def openapi(self, _: web.Request) -> web.Response:
         """The OpenAPI document of this service."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from transfer_engine.clock import Clock
 from transfer_engine.config_service import ServiceSettings
 from transfer_engine.errors import Conflict, NotFound
+from transfer_engine.guarded import Gate, Guarded
 from transfer_engine.model import FileId, JobId
-from transfer_engine.service.auth import identify
-from transfer_engine.service.boundary import answer, read_body
+from transfer_engine.service.boundary import answer, caller_of, read_body
 from transfer_engine.service.wire.query import (
     OPEN_MAX,
     parse_columns,
@@ -46,9 +46,6 @@ from transfer_engine.states import JOB_TERMINAL
 from transfer_engine.store.api import Canceled
 from transfer_engine.views import FileView, JobView
 
-if TYPE_CHECKING:
-    from transfer_engine.engine import Engine
-
 T = TypeVar("T")
 
 THREAD_BYTES: Final = 256 * 1024
@@ -62,32 +59,32 @@ AT_ONCE: Final = 100
 class Jobs:
     """The handlers of everything below `/jobs`."""
 
-    def __init__(self, *, engine: Engine, settings: ServiceSettings, clock: Clock) -> None:
-        self._engine = engine
+    def __init__(self, *, gate: Gate, settings: ServiceSettings, clock: Clock) -> None:
+        self._gate = gate
         self._settings = settings
         self._clock = clock
 
     async def submit(self, request: web.Request) -> web.Response:
         """Accept a job: the answer is sent when it is stored."""
         body = await read_body(request)
-        caller = identify(request)
+        caller = caller_of(request)
 
         def parse() -> Any:
             return parse_submission(body, caller=caller, now=self._clock.now(), files_max=self._settings.files_max)
 
         job = await asyncio.to_thread(parse) if len(body) > THREAD_BYTES else parse()
         try:
-            job_id = await self._engine.submit(job)
+            job_id = await self._gate.of(caller).submit(job)
         except Conflict as error:
             raise Conflict(DUPLICATED_SID if job.job_id else str(error)) from error
         return answer({"job_id": job_id})
 
     async def listing(self, request: web.Request) -> web.Response:
         """Jobs that match the filters."""
-        wanted = parse_list(request.query, caller=identify(request), now=self._clock.now())
+        wanted = parse_list(request.query, caller=caller_of(request), now=self._clock.now())
         if wanted.where.limit == 0 or wanted.where.states == frozenset():
             return answer([])
-        found = await self._engine.reader.jobs(wanted.where)
+        found = await self._of(request).reader.jobs(wanted.where)
         cut = {"X-Truncated-At": str(OPEN_MAX)} if len(found) >= OPEN_MAX else None
         return await _written(
             lambda: answer([job_object(job, wanted.fields) for job in found], headers=cut), len(found)
@@ -97,7 +94,7 @@ class Jobs:
         """One job, or a list of them; with `files=` also the named columns of their files."""
         ids, many = parse_ids(request.match_info["ids"])
         columns = parse_columns(request.query.get("files"))
-        found = await self._engine.reader.jobs_by_id(ids, files=bool(columns))
+        found = await self._of(request).reader.jobs_by_id(ids, files=bool(columns))
 
         def entries() -> list[tuple[int, Any]]:
             shown: list[tuple[int, Any]] = []
@@ -117,35 +114,38 @@ class Jobs:
         """Cancel jobs; what has ended stays as it is."""
         ids, many = parse_ids(request.match_info["ids"])
 
+        engine = self._of(request)
+
         async def cancel(job_id: JobId) -> Canceled | None:
             try:
-                return await self._engine.cancel(job_id)
+                return await engine.cancel(job_id)
             except NotFound:
                 return None
 
         done = await _each(cancel, ids)
         ended = {canceled.job_id for canceled in done if canceled is not None and canceled.was_terminal}
-        return await self._changed(ids, ended, many=many, files=False)
+        return await self._changed(engine, ids, ended, many=many, files=False)
 
     async def modify(self, request: web.Request) -> web.Response:
         """Change the priority of jobs; what has ended stays as it is."""
         ids, many = parse_ids(request.match_info["ids"])
         priority = parse_priority(await read_body(request))
-        before = await self._engine.reader.jobs_by_id(ids, files=False)
+        engine = self._of(request)
+        before = await engine.reader.jobs_by_id(ids, files=False)
         ended = {job_id for job_id, (job, _) in before.items() if job.state in JOB_TERMINAL}
 
         async def change(job_id: JobId) -> None:
             if priority is not None:
-                await self._engine.set_priority(job_id, priority)
+                await engine.set_priority(job_id, priority)
 
         await _each(change, [job_id for job_id in before if job_id not in ended])
-        return await self._changed(ids, ended, many=many, files=True)
+        return await self._changed(engine, ids, ended, many=many, files=True)
 
     async def _changed(
-        self, ids: Sequence[JobId], ended: Collection[JobId], *, many: bool, files: bool
+        self, engine: Guarded, ids: Sequence[JobId], ended: Collection[JobId], *, many: bool, files: bool
     ) -> web.Response:
         """The jobs after a change that those in `ended` did not take part in."""
-        found = await self._engine.reader.jobs_by_id(ids, files=files)
+        found = await engine.reader.jobs_by_id(ids, files=files)
 
         def entry(job_id: JobId) -> tuple[int, Any]:
             if job_id not in found:
@@ -172,7 +172,7 @@ class Jobs:
             raise Refused(f"Multihop or reuse jobs must be cancelled at once ({job.job_type.value})")
         states: dict[FileId, str] = {}
         if file_ids:
-            canceled = await self._engine.cancel(job.job_id, file_ids)
+            canceled = await self._of(request).cancel(job.job_id, file_ids)
             states = {file_id: file_state(state) for file_id, state in canceled.states}
         shown = [states.get(file_id, FOREIGN_FILE) for file_id in file_ids]
         return answer(shown if many or not shown else shown[0])
@@ -183,7 +183,7 @@ class Jobs:
         file_ids, many = parse_file_ids(request.match_info["file_id"])
         if many or len(file_ids) != 1:
             raise Refused("expected one file id", field="file_id")
-        return answer(attempt_objects(await self._engine.reader.attempts(job.job_id, file_ids[0])))
+        return answer(attempt_objects(await self._of(request).reader.attempts(job.job_id, file_ids[0])))
 
     async def deletions(self, request: web.Request) -> web.Response:
         """The deletions of a job, of which there are none; clients ask for them all the same."""
@@ -198,9 +198,12 @@ class Jobs:
             raise NotFound("No such field")
         return answer(getter(job))
 
+    def _of(self, request: web.Request) -> Guarded:
+        return self._gate.of(caller_of(request))
+
     async def _load(self, request: web.Request, *, files: bool) -> tuple[JobView, Sequence[FileView]]:
         job_id = JobId(request.match_info["job_id"])
-        found = await self._engine.reader.jobs_by_id([job_id], files=files)
+        found = await self._of(request).reader.jobs_by_id([job_id], files=files)
         if job_id not in found:
             raise NotFound(no_job(job_id))
         return found[job_id]

@@ -9,11 +9,24 @@ from typing import Any, Final, NotRequired
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from transfer_engine.service.routes import Route
+from transfer_engine.callers import Need
+from transfer_engine.service.route import Route
 
 REF: Final = "#/components/schemas/{model}"
 NO_CONTENT: Final = 204
-ALWAYS: Final = {500: "a defect of the service", 503: "the store cannot answer now; ask again later"}
+ALWAYS: Final = {
+    403: "the credential is not believed, the caller is banned, or a web page of somebody else asks",
+    429: "too many refused credentials from this address; ask again later",
+    500: "a defect of the service",
+    503: "the store cannot answer now; ask again later",
+}
+OF_USERS: Final = {403: "nobody has been authenticated, or the caller may not do this"}
+OF_BODIES: Final = {
+    400: "the body is not what was expected",
+    408: "the body took too long to come",
+    413: "the body is too large",
+    415: "the body is compressed",
+}
 
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
@@ -57,7 +70,8 @@ def _operation(route: Route, schemas: Mapping[tuple[str, Any], Any]) -> dict[str
         else _response("done", schemas[route.name, "serialization"])
     )
     responses = {str(route.success): done}
-    for status, when in sorted({**ALWAYS, **route.statuses}.items()):
+    always = ALWAYS | (OF_USERS if route.needs is not Need.NOTHING else {}) | (OF_BODIES if route.body else {})
+    for status, when in sorted({**always, **route.statuses}.items()):
         schema = schemas[route.name if status in route.own else "error", "serialization"]
         responses[str(status)] = _response(when, schema)
     operation: dict[str, Any] = {

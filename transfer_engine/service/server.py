@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,10 +13,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from transfer_engine.clock import Clock
-from transfer_engine.config_service import ServiceSettings
+from transfer_engine.config_service import AuthSettings, ServiceSettings
 from transfer_engine.errors import Invalid
-from transfer_engine.service.app import build_app
-from transfer_engine.service.auth import is_loopback
+from transfer_engine.identity.loopback import LoopbackOnly, is_loopback
+from transfer_engine.service.app import Door, build_app, no_chain
+from transfer_engine.service.tls import chain_of, server_context
 
 if TYPE_CHECKING:
     from transfer_engine.engine import Engine
@@ -51,64 +53,91 @@ class _Brief(logging.Filter):
 _BRIEF: Final = _Brief()
 
 
-def check_host(host: str) -> str:
-    """The address to bind. Raises: Invalid: it is reachable from elsewhere, and nobody is authenticated."""
-    if not is_loopback(host):
+def check_host(service: ServiceSettings, auth: AuthSettings) -> str:
+    """The address to bind.
+
+    Raises: Invalid: nobody could use the service, or it would be open to, or hear secrets in clear from, others.
+    """
+    known = bool(auth.issuers or auth.tokens or service.tls.client_ca or service.reverse_proxy.peers)
+    if not known and auth.loopback == "refuse":
         msg = (
-            "the job service does not authenticate its callers and therefore listens on loopback only "
-            f"(127.0.0.0/8, ::1 or localhost), got {host!r}"
+            "nobody is known to this service yet; name token issuers ([[auth.issuers]]), local tokens "
+            "(`transfer-engine token create`), or the CA of client certificates (service.tls.client_ca). To let "
+            "whoever is on this machine do everything, without authentication: --no-auth"
+        )
+        raise Invalid(msg, field="auth")
+    name = service.host.strip("[]")
+    if is_loopback(service.host):
+        # One address, so that port 0 is one port.
+        return "127.0.0.1" if name.lower().rstrip(".") == "localhost" else name
+    if auth.loopback != "refuse":
+        msg = (
+            "a service that believes whoever is on this machine listens on loopback only "
+            f"(127.0.0.0/8, ::1 or localhost), got {service.host!r}"
         )
         raise Invalid(msg, field="service.host")
-    name = host.strip("[]")
-    # One address, so that port 0 is one port.
-    return "127.0.0.1" if name.lower().rstrip(".") == "localhost" else name
+    if service.tls.certificate is None and not service.reverse_proxy.peers:
+        msg = (
+            f"tokens would cross the network in clear: listening on {service.host!r} needs service.tls.certificate, "
+            "or a web server in front that ends TLS (service.reverse_proxy.peers)"
+        )
+        raise Invalid(msg, field="service.tls.certificate")
+    return name
+
+
+def open_door() -> Door:
+    """Whoever is on this machine may do everything."""
+    auth = AuthSettings(loopback="admin")
+    return Door(auth=auth, authenticator=LoopbackOnly(auth))
 
 
 async def serve(
     engine: Engine,
-    settings: ServiceSettings,
+    service: ServiceSettings,
+    door: Door,
     *,
     on_ready: Callable[[str], None],
     clock: Clock | None = None,
     idle_s: float = IDLE_S,
 ) -> None:
-    """Serve until cancelled; requests under way then have `settings.grace_s` to end.
+    """Serve until cancelled; requests under way then have `service.grace_s` to end.
 
     Args:
+        door: who may come in; it is closed at the end.
         on_ready: is called with the service's URL once it accepts connections.
         idle_s: how long a connection may stay open without a complete request.
 
-    Raises: Invalid: not a loopback address, or the port is taken.
+    Raises: Invalid: a setting is wrong (see `check_host`), a certificate cannot be used, or the port is taken.
     """
-    host = check_host(settings.host)
+    host = check_host(service, door.auth)
+    context = server_context(service.tls)
     http_log = logging.getLogger(f"{__name__}.http")
     http_log.addFilter(_BRIEF)
     runner = web.AppRunner(
-        build_app(engine, settings, clock=clock),
+        build_app(engine, service, door, chain_of=no_chain if context is None else chain_of, clock=clock),
         handle_signals=False,
         logger=http_log,
-        shutdown_timeout=settings.grace_s,
+        shutdown_timeout=service.grace_s,
         keepalive_timeout=idle_s,
         **PARSING,
     )
     await runner.setup()
     try:
-        await _bind(runner, host, settings.port)
+        await _bind(runner, host, service.port, context)
         port = runner.addresses[0][1]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        log.info(
-            "listening on loopback only, because callers are not authenticated",
-            extra={"event": "listening", "url": url},
-        )
+        scheme = "http" if context is None else "https"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        log.info("listening", extra={"event": "listening", "url": url})
         on_ready(url)
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
+        await door.authenticator.aclose()
 
 
-async def _bind(runner: web.AppRunner, host: str, port: int) -> None:
+async def _bind(runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None) -> None:
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             msg = f"port {port} on {host} is in use"

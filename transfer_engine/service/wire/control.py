@@ -11,9 +11,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from transfer_engine.bans import UserBan, parse_endpoint
+from transfer_engine.callers import Caller
 from transfer_engine.control import Drain
 from transfer_engine.places import Ban
-from transfer_engine.service.auth import Caller
 from transfer_engine.service.wire.views import HOST
 from transfer_engine.service.wire.words import Refused, document_error, timestamp, value_error
 

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 YEARS_S: Final = 10 * 365 * 86400
 SID_MAX: Final = 255
 
+
+def _set(value: object) -> object:
+    """FTS takes an empty text for "not set", as it does null."""
+    return None if value == "" else value
+
+
 Urls = Annotated[list[str], Field(fail_fast=True)]
-Flag = bool | None
+Flag = Annotated[bool | None, BeforeValidator(_set)]
 Text = Annotated[str, Field(max_length=255)] | None
-Seconds = Annotated[int, Field(le=YEARS_S)] | None
+Seconds = Annotated[Annotated[int, Field(ge=-1, le=YEARS_S)] | None, BeforeValidator(_set)]
+"""0 and -1 are "not set"; what is below is a mistake that FTS does not notice."""
 
 
 @with_config(ConfigDict(title="File"))
@@ -53,13 +60,13 @@ class ParamsDocument(TypedDict, total=False):
     overwrite_when_only_on_disk: Flag
     overwrite_hop: Flag
     dst_file_report: Flag
-    retry: Annotated[int, Field(le=1000)] | None
+    retry: Annotated[Annotated[int, Field(ge=-1000, le=1000)] | None, BeforeValidator(_set)]
     retry_delay: Seconds
-    priority: int | None
+    priority: Annotated[int | None, BeforeValidator(_set)]
     max_time_in_queue: Any
     timeout: Seconds
-    nostreams: Annotated[int, Field(le=256)] | None
-    buffer_size: Annotated[int, Field(le=1 << 40)] | None
+    nostreams: Annotated[Annotated[int, Field(ge=-1, le=256)] | None, BeforeValidator(_set)]
+    buffer_size: Annotated[Annotated[int, Field(ge=-1, le=1 << 40)] | None, BeforeValidator(_set)]
     strict_copy: Flag
     disable_cleanup: Flag
     ipv4: Flag

@@ -7,7 +7,8 @@ from typing import Any, Final
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from transfer_engine.service.auth import BASE_ID, Caller, vo_id
+from transfer_engine.callers import Caller, Role
+from transfer_engine.service.wire.ids import BASE_ID, vo_id
 from transfer_engine.service.wire.words import timestamp
 
 API_VERSION: Final = (3, 14, 0)
@@ -106,12 +107,34 @@ def caller_object(caller: Caller) -> CallerObject:
         voms_cred=list(caller.voms_cred),
         vos=list(caller.vos),
         vos_id=[str(vo_id(vo)) for vo in caller.vos],
-        roles=list(caller.roles),
-        level=dict(caller.levels),
+        roles=roles_of(caller),
+        level=levels_of(caller),
         delegation_id=caller.delegation_id,
         method=caller.method,
         is_root=caller.is_root,
     )
+
+
+def roles_of(caller: Caller) -> list[str]:
+    """FQAN roles of a proxy (FTS3's meaning), then what the caller is here."""
+    named = [part.removeprefix("Role=") for fqan in caller.voms_cred for part in fqan.split("/") if "Role=" in part]
+    ours = [grant.role.value if grant.vo is None else f"{grant.role.value}:{grant.vo}" for grant in caller.grants]
+    return list(dict.fromkeys([*named, *ours]))
+
+
+def levels_of(caller: Caller) -> dict[str, str]:
+    """FTS3's operations, and how far the caller reaches with each: own (`private`), `vo`, `all`."""
+    if not caller.known:
+        return {}
+    reach = {Role.OPERATOR: "all", Role.ADMIN: "all", Role.VO_OPERATOR: "vo"}.get(caller.role, "private")
+    levels = {"transfer": reach, "deleg": "private"}
+    if caller.role in {Role.OPERATOR, Role.ADMIN}:
+        levels["config"] = "all"
+    elif caller.role is Role.VO_OPERATOR:
+        levels["config"] = "vo"
+    if caller.role is Role.ADMIN:
+        levels["admin"] = "all"
+    return levels
 
 
 def delegation_object(caller: Caller, now: float) -> DelegationObject:

@@ -9,9 +9,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from transfer_engine.callers import Caller
 from transfer_engine.errors import Forbidden
 from transfer_engine.model import PRIORITY_MAX, PRIORITY_MIN, FileId, JobId
-from transfer_engine.service.auth import Caller
 from transfer_engine.service.wire.documents import MODIFICATION, PriorityDocument
 from transfer_engine.service.wire.words import Refused, document_error, value_error
 from transfer_engine.states import JobState

@@ -7,7 +7,6 @@ of one file) is refused here by name; keys that nobody knows are ignored, as FTS
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,19 +16,18 @@ from pydantic_core import to_json
 
 from protocols.checksum import algorithm_name
 from transfer_engine import selection, urls
-from transfer_engine.model import (
-    PRIORITY_DEFAULT,
-    PRIORITY_MAX,
-    PRIORITY_MIN,
-    JobId,
-    JobOptions,
-    JobRequest,
-    Transfer,
-    Verify,
+from transfer_engine.callers import Caller
+from transfer_engine.model import JobId, JobRequest, Transfer
+from transfer_engine.service.wire.documents import SUBMISSION, FileDocument, ParamsDocument
+from transfer_engine.service.wire.ids import vo_id
+from transfer_engine.service.wire.params import (
+    job_options,
+    overwrite_flag,
+    priority,
+    refuse_contradictions,
+    refuse_tape,
 )
-from transfer_engine.service.auth import Caller, vo_id
-from transfer_engine.service.wire.documents import SUBMISSION, YEARS_S, FileDocument, ParamsDocument
-from transfer_engine.service.wire.words import NO_DELETION, Refused, document_error, duration_s, value_error
+from transfer_engine.service.wire.words import NO_DELETION, Refused, document_error, value_error
 from transfer_engine.states import JobType
 
 FILE_METADATA_MAX: Final = 4096
@@ -41,17 +39,18 @@ _ESCAPING: Final = 3
 """`json.dumps` needs at most so many times the bytes of compact UTF-8 JSON."""
 
 _KEPT: Final = (
-    "dst_file_report",
     "source_spacetoken",
     "destination_spacetoken",
     "buffer_size",
-    "strict_copy",
-    "disable_cleanup",
     "ipv4",
     "ipv6",
     "s3alternate",
 )
-"""Parameters that are stored and shown, without an effect of their own."""
+"""Parameters that are stored and shown, without an effect of their own.
+
+Storage tokens are SRM's and `s3alternate` is S3's; TCP buffers are the storages' own between themselves, and so
+are the addresses that they reach each other by.
+"""
 
 
 class DeletionJob(Exception):
@@ -83,16 +82,17 @@ def parse_submission(body: bytes, *, caller: Caller, now: float, files_max: int)
     params = document.get("params") or ParamsDocument()
     transfers = tuple([_transfer(file, index) for index, file in enumerate(files)])
     job_type = _job_type(params, transfers)
-    flag = _overwrite_flag(params, transfers)
-    _refuse_tape(params)
+    flag = overwrite_flag(params, transfers)
+    refuse_tape(params)
+    refuse_contradictions(params)
     return JobRequest(
         transfers=transfers,
-        options=_options(params, transfers, now=now, overwrite=flag == "Y"),
+        options=job_options(params, transfers, now=now, overwrite=flag),
         job_type=job_type,
         vo=caller.vo,
         user_dn=caller.user_dn,
         cred_id=caller.delegation_id,
-        priority=_priority(params.get("priority")),
+        priority=priority(params),
         metadata=_metadata(params.get("job_metadata"), JOB_METADATA_MAX, "params.job_metadata"),
         params=_kept(params, files, overwrite_flag=flag, auth_method=caller.method),
         job_id=_job_id(params, caller),
@@ -225,93 +225,6 @@ def _check_one_link(transfers: Sequence[Transfer]) -> None:
     }
     if len(links) > 1:
         raise Refused("Reuse jobs must only contain transfers for the same source ad destination storage")
-
-
-def _overwrite_flag(params: ParamsDocument, transfers: Sequence[Transfer]) -> str | None:
-    """FTS's letter for what may happen to a destination that exists; None: it stays."""
-    hop, disk = params.get("overwrite_hop"), params.get("overwrite_when_only_on_disk")
-    asked = {"Y": params.get("overwrite"), "R": params.get("overwrite_on_retry"), "M": hop, "D": disk}
-    letters = "".join(letter for letter, flag in asked.items() if flag)
-    if len(letters) > 1 and letters != "MD":
-        raise Refused("Incompatible overwrite flags used at the same time")
-    if hop and not params.get("multihop"):
-        raise Refused("'overwrite-hop' requires multihop job submission")
-    if disk:
-        if (params.get("archive_timeout") or 0) <= 0:
-            raise Refused("'overwrite-when-only-on-disk' requires 'archive-timeout' to be set")
-        if not all(transfer.destination.lower().startswith(("https:", "davs:")) for transfer in transfers):
-            raise Refused(
-                "'overwrite-when-only-on-disk' requires destination to be HTTPs endpoint (Tape REST API required)"
-            )
-    return {"": None, "MD": "Q"}.get(letters, letters)
-
-
-def _refuse_tape(params: ParamsDocument) -> None:
-    asked = {
-        "bring_online": params.get("bring_online"),
-        "copy_pin_lifetime": params.get("copy_pin_lifetime"),
-        "archive_timeout": params.get("archive_timeout"),
-    }
-    for key, value in asked.items():
-        if value is not None and value > 0:
-            raise value_error(
-                f"params.{key}: this service does not speak to tape; expected null or -1, got {value}",
-                field=f"params.{key}",
-            )
-
-
-def _options(params: ParamsDocument, transfers: Sequence[Transfer], *, now: float, overwrite: bool) -> JobOptions:
-    retry = params.get("retry") or None
-    return JobOptions(
-        verify=_verify(params.get("verify_checksum"), transfers),
-        overwrite=overwrite,
-        retries_max=None if retry is None else max(retry, 0),
-        retry_delay_s=_positive(params.get("retry_delay")),
-        timeout_s=_positive(params.get("timeout")),
-        deadline_at=_deadline(params.get("max_time_in_queue"), now),
-        n_streams=_positive(params.get("nostreams")),
-    )
-
-
-def _positive(value: int | None) -> int | None:
-    """FTS clients send 0 or -1 for what the user did not set."""
-    return value if value is not None and value > 0 else None
-
-
-def _verify(value: bool | str | None, transfers: Sequence[Transfer]) -> Verify:
-    if isinstance(value, str) and value:
-        for mode in Verify:
-            if mode.value.startswith(value.lower()):
-                return mode
-        raise value_error(
-            f"params.verify_checksum: expected none, source, target or both, got {value[:40]!r}",
-            field="params.verify_checksum",
-        )
-    if value:
-        return Verify.BOTH
-    return Verify.TARGET if any(transfer.checksum for transfer in transfers) else Verify.NONE
-
-
-def _deadline(value: Any, now: float) -> float | None:
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, str):
-            seconds: float = duration_s(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            seconds = value * 3600
-        else:
-            msg = f"expected hours, or a number with s, m, h or d, got {str(value)[:40]}"
-            raise ValueError(msg)  # noqa: TRY301 - one place names the field
-    except ValueError as error:
-        raise value_error(f"params.max_time_in_queue: {error}", field="params.max_time_in_queue") from error
-    if seconds > YEARS_S:
-        raise value_error("params.max_time_in_queue: more than ten years", field="params.max_time_in_queue")
-    return now + seconds if seconds > 0 else None
-
-
-def _priority(value: int | None) -> int:
-    return PRIORITY_DEFAULT if value is None else min(max(value, PRIORITY_MIN), PRIORITY_MAX)
 
 
 def _job_id(params: ParamsDocument, caller: Caller) -> JobId | None:

@@ -153,6 +153,16 @@ def metadata_object(value: Any) -> Any:
     return value if value is None or isinstance(value, dict) else {"label": value}
 
 
+def file_metadata(file: FileView) -> Any:
+    """What a user attached to a file; FTS adds `dst_file` where the destination was in the way and was to be reported.
+
+    A key of the user's own stays what it was.
+    """
+    found = metadata_object(file.metadata)
+    report = None if file.failure is None or file.state is FileState.FINISHED else file.failure.get("dst_file")
+    return found if report is None else {"dst_file": report, **(found or {})}
+
+
 def file_state(state: FileState) -> str:
     """The state in FTS's words."""
     return _SHOWN_AS.get(state, state.value)
@@ -204,10 +214,8 @@ def _internal_params(job: JobView) -> str | None:
         parts.append(f"timeout:{options.timeout_s:.0f}")
     if params.get("buffer_size"):
         parts.append(f"buffersize:{params['buffer_size']}")
-    flags = {"strict_copy": "strict", "disable_cleanup": "disable-cleanup"}
-    parts += [
-        word for key, word in (flags | {k: k for k in ("ipv4", "ipv6", "s3alternate")}).items() if params.get(key)
-    ]
+    own = {"strict_copy": options.strict_copy, "disable_cleanup": options.keep_remains}
+    parts += [word for key, word in _FLAG_WORDS.items() if own.get(key) or params.get(key)]
     return ",".join(parts) or None
 
 
@@ -239,7 +247,7 @@ JOB_COLUMNS: Final[Mapping[str, Callable[[JobView], Any]]] = {
     "target_qos": lambda _: None,
     "verify_checksum": lambda job: VERIFY_LETTERS[job.options.verify],
     "overwrite_flag": _overwrite_flag,
-    "dst_file_report": lambda job: bool(job.params.get("dst_file_report")),
+    "dst_file_report": lambda job: job.options.dst_file_report or bool(job.params.get("dst_file_report")),
     "source_spacetoken": lambda job: job.params.get("source_spacetoken", ""),
     "destination_spacetoken": lambda job: job.params.get("destination_spacetoken", ""),
     "internal_job_params": _internal_params,
@@ -307,7 +315,7 @@ FILE_COLUMNS: Final[Mapping[str, Callable[[JobView, FileView], Any]]] = {
     "checksum": lambda _, file: _checksum(file),
     "filesize": lambda _, file: file.size_bytes if file.seen_bytes is None else file.seen_bytes,
     "user_filesize": lambda _, file: file.size_bytes or 0,
-    "file_metadata": lambda _, file: metadata_object(file.metadata),
+    "file_metadata": lambda _, file: file_metadata(file),
     "staging_metadata": lambda job, file: _tape_metadata(job, file, "staging_metadata"),
     "archive_metadata": lambda job, file: _tape_metadata(job, file, "archive_metadata"),
     "scitag": lambda _, file: file.scitag,
