@@ -70,7 +70,7 @@ def document_error(error: ValidationError) -> Refused:
     place = ""
     for part in first["loc"]:
         # A place inside a union ends in names of pydantic's own.
-        if isinstance(part, str) and not part.isidentifier():
+        if isinstance(part, str) and (part in {"bool", "str"} or not part.isidentifier()):
             break
         place += f"[{part}]" if isinstance(part, int) else f".{part}"
     place = place.lstrip(".")
