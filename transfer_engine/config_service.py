@@ -129,10 +129,13 @@ class RoleSetting(Section):
     subject: str | None = None
     """`sub` of a token."""
     group: str | None = None
-    """Group of a token, or FQAN of a proxy (`/escape/Role=production`)."""
+    """Group of a token, or FQAN of a proxy (`/escape/Role=production`); with several issuers, a token's needs `issuer`."""
 
     @model_validator(mode="after")
     def _somebody(self) -> Self:
+        if self.vo is not None and not self.role.startswith("vo-"):
+            msg = "vo is for vo-monitor and vo-operator: the other roles hold everywhere"
+            raise ValueError(msg)
         if not (self.dn or self.subject or self.group):
             msg = "expected one of dn, subject, group: a role for everybody is none"
             raise ValueError(msg)

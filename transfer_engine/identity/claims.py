@@ -61,8 +61,8 @@ def check_times(claims: Claims, now: float) -> float:
     issued = _instant(claims, "iat")
     if issued is not None and issued - SKEW_S > now:
         raise BadCredential("the token was issued in the future")
-    since = max([instant for instant in (begin, issued) if instant is not None], default=now)
-    if exp <= since or exp - since > LIFETIME_MAX_S:
+    since = [instant for instant in (begin, issued) if instant is not None]
+    if (since and exp <= max(since)) or exp - max([*since, now - SKEW_S]) > LIFETIME_MAX_S + SKEW_S:
         raise BadCredential("the token's lifetime makes no sense")
     return exp
 
@@ -118,7 +118,7 @@ def scopes(claims: Claims) -> tuple[str, ...]:
 
 
 def groups(claims: Claims) -> tuple[str, ...]:
-    """Groups in the token's order; what is no path of a group is passed over. Raises: BadCredential: no list of texts."""
+    """Groups in the token's order; what is no path of a group is passed over. Raises: BadCredential: no texts."""
     found = claims.get("wlcg.groups", [])
     if not isinstance(found, list) or len(found) > GROUPS_MAX:
         raise BadCredential("the token's groups are not a list, or too many")

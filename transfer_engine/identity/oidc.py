@@ -108,14 +108,23 @@ class Tokens:
         if missing := [scope for scope in issuer.scopes if not allows(held, scope)]:
             raise BadCredential(f"the token lacks the scope {' '.join(missing)}")
         groups = claiming.groups(claims)
+        subject = claiming.subject(claims)
+        self._check_distinct(issuer, subject)
         return TokenUser(
             issuer=key(issuer.issuer) + "/",
-            subject=claiming.subject(claims),
+            subject=subject,
             groups=groups,
             vos=claiming.vos_of(groups, issuer),
             scopes=scopes,
             expires_at=expires_at,
         )
+
+    def _check_distinct(self, issuer: Issuer, subject: str) -> None:
+        """Raises: BadCredential: FTS3's id of a user, from issuer and subject in a row, would be another issuer's."""
+        own = key(issuer.issuer)
+        whole = f"{own}/{subject}"
+        if any(other != own and len(other) > len(own) and whole.startswith(f"{other}/") for other in self._issuers):
+            raise BadCredential("the token's subject could be one of another issuer")
 
     async def run(self) -> None:
         """Keep all issuers' keys fresh, until cancelled."""

@@ -1,0 +1,238 @@
+"""Who a request comes from: token before certificate before this machine, and never one instead of the other.
+
+As in FTS3 a bearer token is looked at first. What is shown must be good: a bad token beside a good
+certificate is refused, and so is any bad credential from this machine. The reason is told to whoever
+sent it and logged once; what was sent is in neither.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from protocols.credentials import Secret
+from protocols.errors import printable
+from transfer_engine.callers import CERTIFICATE, LOCAL_TOKEN, TOKEN, Caller, Grant, Role
+from transfer_engine.clock import Clock
+from transfer_engine.config_service import AuthSettings, ReverseProxy
+from transfer_engine.identity.api import BadCredential, Certificates, CertificateUser, Shown
+from transfer_engine.identity.failures import Failures, place_of
+from transfer_engine.identity.jwks import Documents
+from transfer_engine.identity.jwt import TOKEN_MAX, Unverified, take_apart
+from transfer_engine.identity.local_tokens import LocalTokens, is_local
+from transfer_engine.identity.loopback import ANYBODY, is_loopback, local_caller
+from transfer_engine.identity.oidc import Tokens
+from transfer_engine.identity.roles import (
+    OF_A_VO,
+    ExtraGrants,
+    Facts,
+    Roles,
+    no_extra_grants,
+    short_id,
+    vos_of_certificate,
+)
+
+Front = Callable[[Shown], tuple[bytes, ...] | CertificateUser | None]
+"""What a reverse proxy in front says: a chain, or who somebody is, or nothing.
+
+Raises: BadCredential: its headers are there, and it did not send them or does not vouch for them.
+"""
+
+SHOWN_MAX: Final = 200
+"""Longest text of a refused credential's issuer or subject in the log."""
+_FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "x-forwarded-host"})
+"""Headers that only a proxy adds: whoever is behind it is not on this machine."""
+
+log = logging.getLogger(__name__)
+
+
+def no_front(_shown: Shown) -> None:
+    """There is no reverse proxy."""
+
+
+class TheAuthenticator:
+    """Implements `api.Authenticator` with everything that the settings believe."""
+
+    def __init__(
+        self,
+        auth: AuthSettings,
+        *,
+        clock: Clock,
+        certificates: Certificates | None = None,
+        reverse_proxy: ReverseProxy | None = None,
+        front: Front = no_front,
+        extra_grants: ExtraGrants = no_extra_grants,
+        documents: Mapping[str, Documents] | None = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            certificates: reads chains; None: client certificates are refused.
+            front: reads the headers of a reverse proxy.
+            extra_grants: roles that were given while the service runs.
+            documents: see `Tokens`.
+        Raises: Invalid: settings that cannot be meant.
+        """
+        self.tokens = Tokens(auth.issuers, clock=clock, documents=documents)
+        self._auth = auth
+        self._clock = clock
+        self._certificates = certificates
+        self._proxies = () if reverse_proxy is None else reverse_proxy.peers
+        self._front = front
+        self._roles = Roles(auth, extra_grants=extra_grants)
+        self._local_tokens = LocalTokens(auth.tokens)
+        self._local = local_caller(auth)
+        self._failures = Failures(auth.failures_per_min)
+
+    async def identify(self, shown: Shown) -> Caller:
+        """See `Authenticator.identify`."""
+        if shown.authorization is not None:
+            return await self._by_authorization(shown, shown.authorization)
+        place = self._place(shown)
+        now = self._clock.now()
+        try:
+            chain = shown.chain or self._front(shown)
+            if chain:
+                return self._by_certificate(chain, place, now)
+        except BadCredential as refused:
+            self._refuse(place, refused, None)
+            raise
+        return self._local if self._local is not None and self._is_here(shown) else ANYBODY
+
+    async def run(self) -> None:
+        """Keep the issuers' keys fresh, until cancelled; without it requests do so when keys are due."""
+        await self.tokens.run()
+
+    async def aclose(self) -> None:
+        """Close the connections to issuers."""
+        await self.tokens.aclose()
+
+    # Tokens
+
+    async def _by_authorization(self, shown: Shown, header: str) -> Caller:
+        place = self._place(shown)
+        self._failures.check(place, header, self._clock.now())
+        seen: list[Unverified] = []
+        try:
+            caller = await self._bearer(header, seen)
+        except BadCredential as refused:
+            self._refuse(place, refused, seen[0] if seen else None)
+            raise
+        self._failures.accepted(header)
+        return caller
+
+    async def _bearer(self, header: str, seen: list[Unverified]) -> Caller:
+        """The caller with this header; what is seen of a token on the way is kept for the log."""
+        scheme, _, rest = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise BadCredential("expected a bearer token in the Authorization header")
+        text = rest.strip(" ")
+        if not 1 <= len(text) <= TOKEN_MAX:
+            raise BadCredential(f"expected a bearer token of 1 to {TOKEN_MAX} characters")
+        if is_local(text):
+            return self._by_local_token(Secret(text))
+        token = take_apart(text)
+        seen.append(token)
+        user = await self.tokens.user(token)
+        facts = Facts(method=TOKEN, user_dn=user.subject, issuer=user.issuer, groups=user.groups, vos=user.vos)
+        return Caller(
+            user_dn=user.subject,
+            vos=user.vos,
+            delegation_id=short_id(user.issuer, user.subject),
+            method=TOKEN,
+            grants=self._roles.grants(facts),
+            shared_vos=self._roles.shared(user.vos),
+            voms_cred=user.scopes,
+            issuer=user.issuer,
+            token=Secret(text),
+            expires_at=user.expires_at,
+        )
+
+    def _by_local_token(self, token: Secret) -> Caller:
+        user = self._local_tokens.user(token, self._clock.now())
+        setting = user.setting
+        vos = (setting.vo,)
+        role = Role(setting.role)
+        own = () if role is Role.USER else (Grant(role, setting.vo if role in OF_A_VO else None),)
+        facts = Facts(method=LOCAL_TOKEN, user_dn=setting.name, vos=vos)
+        return Caller(
+            user_dn=setting.name,
+            vos=vos,
+            delegation_id=short_id("token:", setting.name),
+            method=LOCAL_TOKEN,
+            grants=tuple(dict.fromkeys((*own, *self._roles.grants(facts)))),
+            shared_vos=self._roles.shared(vos),
+            expires_at=user.expires_at,
+        )
+
+    # Certificates
+
+    def _by_certificate(self, found: tuple[bytes, ...] | CertificateUser, place: str, now: float) -> Caller:
+        shown = found.dn if isinstance(found, CertificateUser) else b"".join(found)
+        self._failures.check(place, shown, now)
+        user = found if isinstance(found, CertificateUser) else self._read(found, now)
+        delegation_id = short_id(user.dn, *user.fqans)
+        vos = vos_of_certificate(self._auth, user.dn, user.fqans, delegation_id)
+        facts = Facts(method=CERTIFICATE, user_dn=user.dn, groups=user.fqans, vos=vos)
+        self._failures.accepted(shown)
+        return Caller(
+            user_dn=user.dn,
+            vos=vos,
+            delegation_id=delegation_id,
+            method=CERTIFICATE,
+            grants=self._roles.grants(facts),
+            shared_vos=self._roles.shared(vos),
+            voms_cred=user.fqans,
+            certificate=user.pem or None,
+            expires_at=user.expires_at,
+        )
+
+    def _read(self, chain: tuple[bytes, ...], now: float) -> CertificateUser:
+        if self._certificates is None:
+            raise BadCredential("client certificates are not believed here")
+        return self._certificates.user(chain, now)
+
+    # Where from
+
+    def _is_here(self, shown: Shown) -> bool:
+        """Does it come from this machine, and from nobody behind a proxy on it?"""
+        if _FORWARDED & shown.headers.keys() or self._is_proxy(shown.peer):
+            return False
+        return shown.peer is None or is_loopback(shown.peer)
+
+    def _is_proxy(self, peer: str | None) -> bool:
+        if peer is None or not self._proxies:
+            return False
+        try:
+            address = ipaddress.ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return any(mapped in network for network in self._proxies)
+
+    def _place(self, shown: Shown) -> str:
+        """Whose refusals these are: behind a reverse proxy, those of the address that it saw."""
+        if self._is_proxy(shown.peer):
+            last = shown.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+            if last:
+                return place_of(last)
+        return place_of(shown.peer)
+
+    def _refuse(self, place: str, refused: BadCredential, token: Unverified | None) -> None:
+        self._failures.refused(place, self._clock.now())
+        claims = {} if token is None else token.claims
+        log.warning(
+            "credential refused",
+            extra={
+                "why": refused.why,
+                "peer": printable(place, SHOWN_MAX),
+                "claimed_issuer": _told(claims.get("iss")),
+                "claimed_subject": _told(claims.get("sub")),
+            },
+        )
+
+
+def _told(value: object) -> str:
+    return printable(value, SHOWN_MAX) if isinstance(value, str) else ""
