@@ -120,7 +120,7 @@ class Service:
 
     async def __aenter__(self) -> Self:
         began = time.monotonic()
-        command = ("-m", "transfer_engine.cli.main", "serve", "--host", "127.0.0.1", "--port", "0")
+        command = ("-m", "transfer_engine.cli.main", "serve", "--no-auth", "--host", "127.0.0.1", "--port", "0")
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *command,

@@ -21,8 +21,10 @@ from transfer_engine.config_service import AuthSettings, MessageSettings, Sectio
 from transfer_engine.errors import Invalid
 
 ENV_PREFIX: Final = "TRANSFER_ENGINE_"
-OTHER_VARIABLES: Final = frozenset({"TRANSFER_ENGINE_SERVICE_URL"})
-"""Of the same family, but no settings: where the command line finds the job service."""
+OTHER_VARIABLES: Final = frozenset(
+    {"TRANSFER_ENGINE_SERVICE_URL", "TRANSFER_ENGINE_TOKEN", "TRANSFER_ENGINE_TOKEN_FILE"}
+)
+"""Of the same family, but no settings: where the command line finds the job service, and who it is there."""
 
 Slots = Annotated[int, Field(ge=0, le=100_000)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]

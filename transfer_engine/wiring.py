@@ -13,16 +13,19 @@ from protocols.api import Adapter, Capabilities, Credential
 from protocols.file import FileAdapter
 from protocols.http import HttpAdapter
 from protocols.registry import Registry
-from transfer_engine.attempt import Credentials, Tools
+from transfer_engine.attempt import Tools
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings, TlsSettings
+from transfer_engine.credentials.fixed import OneForAll
 from transfer_engine.dispatcher import Rules
 from transfer_engine.engine import Engine
 from transfer_engine.errors import Invalid
 from transfer_engine.health import Health
+from transfer_engine.identity.loopback import LoopbackOnly
 from transfer_engine.limits import LimitTable
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
+from transfer_engine.service.app import Door
 from transfer_engine.shares import ShareTable
 from transfer_engine.store import memory
 from transfer_engine.store.memory import MemoryStore
@@ -66,7 +69,7 @@ class TransferEngine(Engine):
         registry = Registry(adapters if adapters is not None else storages(settings))
         tools = Tools(
             adapters=registry,
-            credentials=credential_source(settings.tls),
+            credentials=OneForAll(credential_source(settings.tls)),
             settings=settings.transfer,
             clock=deps.clock,
             streams=asyncio.Semaphore(settings.limits.streamed),
@@ -125,7 +128,7 @@ def http_adapter(settings: Settings) -> HttpAdapter:
     )
 
 
-def credential_source(tls: TlsSettings) -> Credentials:
+def credential_source(tls: TlsSettings) -> Callable[[str], Credential]:
     """One credential for every storage, read again when its file changes.
 
     Raises: Invalid: the token file cannot be read.
@@ -169,3 +172,8 @@ class _Cached:
         if self._at is None or now - self._at > self.EVERY_S:
             self._value, self._at = self._find(), now
         return self._value
+
+
+def door_of(settings: Settings) -> Door:
+    """Who may use the job service."""
+    return Door(auth=settings.auth, authenticator=LoopbackOnly(settings.auth))

@@ -57,7 +57,7 @@ class ServiceProcess:
 
     def command(self) -> list[str]:
         return [
-            *(sys.executable, "-m", "transfer_engine.cli.main", "serve", "--host", "127.0.0.1"),
+            *(sys.executable, "-m", "transfer_engine.cli.main", "serve", "--no-auth", "--host", "127.0.0.1"),
             *("--port", str(self.port), "--database", f"sqlite:///{self.database}", "--config", str(self.config)),
         ]
 

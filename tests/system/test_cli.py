@@ -218,7 +218,7 @@ async def test_a_storage_that_dies_ends_the_command():
 
 
 async def test_a_service_and_its_clients(tmp_path: Path):
-    serve = ("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/te.db")
+    serve = ("serve", "--no-auth", "--port", "0", "--database", f"sqlite:///{tmp_path}/te.db")
     async with model_storages(*STORAGES) as storages, started(*serve) as service:
         assert service.stdout is not None
         async with asyncio.timeout(START_S):

@@ -15,6 +15,8 @@ from transfer_engine.cli.exits import Exit
 from transfer_engine.cli.output import Stop
 from transfer_engine.config import Settings, load
 
+UNSHOWN = {("auth", "shared_vos"), ("service.reverse_proxy", "peers")}
+"""Lists that are empty by default and simple to write."""
 SETTING = re.compile(r"^# (\w+ = .+)$", re.MULTILINE)
 
 
@@ -22,16 +24,24 @@ def test_every_setting_is_in_it():
     text = init.text()
     for name, field in Settings.model_fields.items():
         kind = field.annotation
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            check_section(text, name, kind)
+        else:
             assert re.search(rf"^# {name} =", text, re.MULTILINE), name
-            continue
-        section = text.partition(f"\n[{name}]\n")[2].partition("\n\n")[0]
-        assert section, name
-        for key, part in kind.model_fields.items():
-            if isinstance(part.get_default(call_default_factory=True), Mapping | tuple) and key != "modes":
-                assert f"{name}.{key}" in section, (name, key)
-            else:
-                assert re.search(rf"^# {key} =", section, re.MULTILINE), (name, key)
+
+
+def check_section(text: str, name: str, kind: type[BaseModel]) -> None:
+    section = text.partition(f"\n[{name}]\n")[2].partition("\n\n")[0]
+    assert section, name
+    for key, part in kind.model_fields.items():
+        default = part.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            check_section(text, f"{name}.{key}", type(default))
+        elif (isinstance(default, Mapping) or default == ()) and (name, key) not in UNSHOWN:
+            examples = "\n".join(init.EXAMPLES[name])
+            assert f"{name}.{key}" in examples, (name, key)
+        elif not isinstance(default, Mapping) and default != ():
+            assert re.search(rf"^# {key} =", section, re.MULTILINE), (name, key)
 
 
 def test_as_written_it_changes_nothing(tmp_path: Path):

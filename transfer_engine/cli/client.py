@@ -15,6 +15,7 @@ import aiohttp
 
 from protocols.errors import printable
 from transfer_engine.cli.exits import Exit
+from transfer_engine.cli.identity import identity
 from transfer_engine.cli.lists import is_url
 from transfer_engine.cli.output import Stop, put, put_json, say, stop
 from transfer_engine.states import JOB_TERMINAL, JobState
@@ -66,7 +67,7 @@ class Service:
                 except ValueError:
                     stop(f"{self._url} answers {answer.status}, but not as a job service", Exit.UNREACHABLE)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            hint = "start one with `transfer-engine serve`, or name another with --service URL"
+            hint = "start one with `transfer-engine serve --no-auth`, or name another with --service URL"
             stop(f"the service at {self._url} cannot be reached: {_why(error)}; {hint}", Exit.UNREACHABLE)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -140,7 +141,12 @@ async def service(url: str) -> AsyncIterator[Service]:
     if not good:
         stop(f"--service: expected a URL such as http://127.0.0.1:8446, got {url!r}", Exit.USAGE)
     timeout = aiohttp.ClientTimeout(total=300, sock_connect=10)
-    async with aiohttp.ClientSession(timeout=timeout, headers={"Accept": "application/json"}) as session:
+    headers, tls = identity(url)
+    async with aiohttp.ClientSession(
+        timeout=timeout,
+        headers={"Accept": "application/json", **headers},
+        connector=aiohttp.TCPConnector(ssl=tls),
+    ) as session:
         yield Service(url, session)
 
 

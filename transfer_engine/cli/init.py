@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from transfer_engine import config
+from transfer_engine import config, config_service
 from transfer_engine.cli.exits import Exit
 from transfer_engine.cli.output import put, stop
 
@@ -48,6 +48,30 @@ EXAMPLES = {
         "# ska = 1",
         "# public = 1",
     ),
+    "auth": (
+        "# [[auth.tokens]]         # `transfer-engine token create` prints one",
+        '# name = "nightly-script"',
+        '# sha256 = "0000000000000000000000000000000000000000000000000000000000000000"',
+        '# vo = "ska"',
+        '# role = "user"          # user, vo-monitor, vo-operator, operator or admin',
+        "#",
+        "# [[auth.issuers]]",
+        '# issuer = "https://iam.example.org/"',
+        '# audiences = ["https://fts.example.org:8446"]',
+        '# vo = "ska"',
+        "#",
+        "# [[auth.roles]]",
+        '# role = "operator"',
+        '# dn = "/DC=org/DC=example/CN=Olga Operator"',
+        "#",
+        "# [auth.gridmap]",
+        '# "/DC=org/DC=example/CN=robot" = "ska"',
+    ),
+    "messages": (
+        "# [[messages.brokers]]",
+        '# host = "broker.example.org"',
+        "# port = 61613",
+    ),
 }
 """Tables that are empty by default, shown by example."""
 
@@ -81,13 +105,23 @@ def text() -> str:
         else:
             lines += _setting(name, field.default, notes["Settings"].get(name))
     for name, model in sections:
-        lines += ["", f"# {inspect.getdoc(model)}", f"[{name}]"]
-        for key, field in model.model_fields.items():
-            default = field.get_default(call_default_factory=True)
-            if not isinstance(default, Mapping) and default != ():
-                lines += _setting(key, default, notes[model.__name__].get(key))
+        lines += _section(name, model, notes)
         lines += EXAMPLES.get(name, ())
     return "\n".join(lines) + "\n"
+
+
+def _section(name: str, model: type[BaseModel], notes: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A table of settings, then the tables inside it."""
+    yield from ("", f"# {inspect.getdoc(model)}", f"[{name}]")
+    inside: list[tuple[str, type[BaseModel]]] = []
+    for key, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            inside.append((f"{name}.{key}", type(default)))
+        elif not isinstance(default, Mapping) and default != ():
+            yield from _setting(key, default, notes[model.__name__].get(key))
+    for key, below in inside:
+        yield from _section(key, below, notes)
 
 
 def _setting(name: str, default: Any, note: str | None) -> Iterator[str]:
@@ -110,7 +144,7 @@ def _toml(value: Any) -> str:
 def _notes() -> dict[str, dict[str, str]]:
     """Class → setting → the text below it in the source."""
     found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(config)).body:
+    for node in (node for module in (config, config_service) for node in ast.parse(inspect.getsource(module)).body):
         if not isinstance(node, ast.ClassDef):
             continue
         notes = found.setdefault(node.name, {})

@@ -127,10 +127,13 @@ def cp(
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option("--host", help="Loopback address to listen on.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port; 0: any free one.")] = None,
     database: Annotated[str | None, typer.Option("--database", help="sqlite:///PATH")] = None,
     config: Config = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="On loopback only: whoever is on this machine may do everything.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Run the job service (FTS3 REST dialect)."""
@@ -138,6 +141,8 @@ def serve(
 
     service = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     flags: dict[str, Any] = {"service": service} if service else {}
+    if no_auth:
+        flags["auth"] = {"loopback": "admin"}
     if database is not None:
         flags["database"] = database
     run(serving.serve(config, flags, verbose=verbose))

@@ -15,7 +15,7 @@ from transfer_engine.cli.output import log_to_stderr, put, say
 from transfer_engine.config import load
 from transfer_engine.service.server import check_host
 from transfer_engine.service.server import serve as serve_http
-from transfer_engine.wiring import TransferEngine
+from transfer_engine.wiring import TransferEngine, door_of
 
 
 def raise_file_limit() -> None:
@@ -29,7 +29,7 @@ async def serve(config: Path | None, flags: dict[str, Any], *, verbose: bool) ->
     """Serve until SIGTERM or SIGINT; then running transfers get the grace time."""
     log_to_stderr(logging.INFO if verbose else logging.WARNING)
     settings = load(config, flags)
-    check_host(settings.service.host)
+    check_host(settings.service, settings.auth)
     raise_file_limit()
     if settings.database == "sqlite://":
         say("the database is in memory: jobs are lost when the service stops; give --database sqlite:///PATH")
@@ -39,6 +39,12 @@ async def serve(config: Path | None, flags: dict[str, Any], *, verbose: bool) ->
     # Also while the engine is still being opened.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
+
+    def ready(url: str) -> None:
+        put(f"listening on {url}")
+        if settings.auth.loopback != "refuse":
+            say(f"whoever is on this machine is believed to be {settings.auth.loopback}, without authentication")
+
     try:
         async with TransferEngine(settings=settings) as engine:
 
@@ -50,12 +56,7 @@ async def serve(config: Path | None, flags: dict[str, Any], *, verbose: bool) ->
 
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, end)
-            await serve_http(engine, settings.service, on_ready=_ready)
+            await serve_http(engine, settings.service, door_of(settings), on_ready=ready)
     except asyncio.CancelledError:
         put("stopped")
     return Exit.OK
-
-
-def _ready(url: str) -> None:
-    put(f"listening on {url}")
-    say("callers are not authenticated yet, therefore this service listens on loopback only")
