@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from protocols import streaming
-from protocols.api import ANONYMOUS, Adapter, CopyRequest, Credential, Marker, Mode, Timeouts
+from protocols.api import Adapter, CopyRequest, Marker, Mode, Timeouts
 from protocols.errors import (
     AlreadyExists,
     CopyFailed,
@@ -26,12 +26,26 @@ from protocols.errors import (
 )
 from transfer_engine.clock import Clock
 from transfer_engine.config import TransferSettings
+from transfer_engine.credentials.api import Credentials
+from transfer_engine.credentials.fixed import anonymous
 from transfer_engine.ends import Ends
 from transfer_engine.liveness import Pace
 from transfer_engine.model import Assignment, Done, Evidence, Failed, Failure, Outcome, Unknown, Verify
 from transfer_engine.patience import remove, surely
 from transfer_engine.preparing import AT_DESTINATION, Preparation
 from transfer_engine.verification import Expected, evidence_of, mismatch
+
+__all__ = [
+    "LOOKS_MAX",
+    "Adapters",
+    "Announce",
+    "Attempt",
+    "ClaimLostError",
+    "Credentials",
+    "Progress",
+    "Tools",
+    "anonymous",
+]
 
 LOOKS_MAX: Final = 64
 TIMEOUTS_MAX: Final = 64
@@ -44,9 +58,6 @@ class Adapters(Protocol):
     def adapter_for(self, url: str) -> Adapter:
         """The adapter; Unsupported when there is none."""
 
-
-Credentials = Callable[[str], Credential]
-"""The credential to show to the storage of a URL."""
 
 Announce = Callable[[], Awaitable[bool]]
 """Record durably that the destination may be written from now on; False: the claim is lost."""
@@ -69,8 +80,15 @@ class Progress:
     replaces: bool = False
     """The old file stays until the new one is complete: there is nothing to remove before."""
 
+    awaited: str = ""
+    """The issuer that a token is waited for from; empty: none is."""
+
     tell: Callable[[int | None], None] | None = None
     """Told that the copy is being sent (None), then how many bytes have moved."""
+
+    def awaits(self, issuer: str) -> None:
+        """A token is being waited for; with an empty name: no more."""
+        self.awaited = issuer
 
     def sent(self) -> None:
         """The copy is being sent."""
@@ -134,9 +152,9 @@ class Attempt:
             order=order,
             source=tools.adapters.adapter_for(order.source_url),
             destination=tools.adapters.adapter_for(order.dest_url),
-            source_credential=tools.credentials(order.source_url),
-            dest_credential=tools.credentials(order.dest_url),
             timeouts=tools.timeouts(order.options.timeout_s),
+            credentials=tools.credentials,
+            waiting=progress.awaits,
         )
         self._preparation = Preparation(self._ends, tools.settings)
         self._pace = Pace(bytes_s=tools.settings.floor_bytes_s, span_s=tools.settings.floor_s)
@@ -145,6 +163,9 @@ class Attempt:
     async def run(self) -> Outcome:
         """Make the attempt. Raises: ClaimLostError: the epoch is somebody else's now."""
         try:
+            # Before anything else: a storage is not bothered for a transfer that cannot be made.
+            await self._ends.source_credential()
+            await self._ends.dest_credential()
             self._progress.phase = "source"
             expected = await self._preparation.look_at_source()
             found = await self._prepare_destination(expected)
@@ -231,7 +252,7 @@ class Attempt:
         return [_MODES[name] for name in wanted if can[name]]
 
     async def _copy_by(self, mode: Mode, expected: Expected) -> None:
-        request = self._request(mode, expected)
+        request = await self._request(mode, expected)
         if mode is Mode.STREAM:
             await self._stream(request, expected)
             return
@@ -286,14 +307,14 @@ class Attempt:
             return expected.checksum.algorithm
         return self._preparation.algorithm()
 
-    def _request(self, mode: Mode, expected: Expected) -> CopyRequest:
+    async def _request(self, mode: Mode, expected: Expected) -> CopyRequest:
         order = self._order
         return CopyRequest(
             source_url=order.source_url,
             destination_url=order.dest_url,
             mode=mode,
-            source_credential=self._ends.source_credential,
-            destination_credential=self._ends.dest_credential,
+            source_credential=await self._ends.source_credential(),
+            destination_credential=await self._ends.dest_credential(),
             overwrite=order.overwrites,
             size_bytes=expected.size_bytes,
             checksum=expected.checksum,
@@ -352,8 +373,3 @@ def _hinted(url: str) -> tuple[str, ...] | None:
         if name == "copy_mode" and value in {"pull", "push"}:
             return (value,)
     return None
-
-
-def anonymous(_url: str) -> Credential:
-    """No credential for anybody."""
-    return ANONYMOUS

@@ -138,6 +138,8 @@ def running(view: FileView, driven: Driven | None, now: float) -> Reason:
     progress = driven.progress
     length = progress.size_bytes or view.size_bytes
     said = f"attempt {view.epoch} runs for {max(now - driven.began_at, 0):.0f} s"
+    if progress.awaited:
+        return Reason(code=Why.TOKEN, text=f"{said}: it waits for a token from {progress.awaited}", subject=link)
     if progress.phase in PHASES:
         return Reason(code=Why.RUNNING, text=f"{said}: {PHASES[progress.phase]}", subject=link, limit=length)
     part = f" of {size(length)}" if length else ""

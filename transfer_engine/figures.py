@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from transfer_engine.attempt import Progress
 from transfer_engine.banning import Moving
 from transfer_engine.board import Board, LinkTally
 from transfer_engine.driving import Driven
@@ -50,7 +51,7 @@ def running(driven: Iterable[Driven], board: Board) -> list[Running]:
             file_id=one.order.file_id,
             job_id=one.order.job_id,
             link=board.link(one.order.queue),
-            phase=one.progress.phase,
+            phase=_phase(one.progress),
             mode=one.progress.mode.value if one.progress.mode else None,
             bytes_done=one.progress.bytes_done,
             size_bytes=one.progress.size_bytes or one.order.size_bytes,
@@ -58,6 +59,10 @@ def running(driven: Iterable[Driven], board: Board) -> list[Running]:
         )
         for one in driven
     ]
+
+
+def _phase(progress: Progress) -> str:
+    return f"waiting for a token from {progress.awaited}" if progress.awaited else progress.phase
 
 
 def moving(driven: Iterable[Driven]) -> list[Moving]:

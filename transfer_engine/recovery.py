@@ -58,7 +58,6 @@ class Probe:
         self._order = order
         self._tools = tools
         self._destination = tools.adapters.adapter_for(order.dest_url)
-        self._credential = tools.credentials(order.dest_url)
         self._timeouts = tools.timeouts()
         self._began_at = tools.clock.now()
 
@@ -102,7 +101,7 @@ class Probe:
             try:
                 stat = await source.stat(
                     order.source_url,
-                    credential=self._tools.credentials(order.source_url),
+                    credential=await self._tools.credentials.source(order),
                     digest=algorithm if wants_sum else None,
                     timeouts=self._timeouts,
                 )
@@ -169,7 +168,10 @@ class Probe:
         async with self._tools.looks:
             try:
                 return await self._destination.stat(
-                    self._order.dest_url, credential=self._credential, digest=digest, timeouts=self._timeouts
+                    self._order.dest_url,
+                    credential=await self._tools.credentials.destination(self._order),
+                    digest=digest,
+                    timeouts=self._timeouts,
                 )
             except Missing:
                 return None
@@ -185,9 +187,8 @@ class Probe:
             return False
 
     async def _delete(self) -> bool:
-        return await self._destination.delete(
-            self._order.dest_url, credential=self._credential, timeouts=self._timeouts
-        )
+        credential = await self._tools.credentials.destination(self._order)
+        return await self._destination.delete(self._order.dest_url, credential=credential, timeouts=self._timeouts)
 
 
 def _seen(stat: Stat | None) -> _Seen:

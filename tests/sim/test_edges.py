@@ -10,6 +10,7 @@ import pytest
 from protocols.errors import CopyFailed, Unavailable, Unsupported
 from protocols.scripted import Lost, Rule, ScriptedAdapter
 from transfer_engine import EngineError, FileState, JobState, Settings, Transfer
+from transfer_engine.credentials.fixed import OneForAll
 from transfer_engine.engine import Engine
 from transfer_engine.testing import run
 
@@ -118,7 +119,7 @@ def test_a_credential_that_cannot_be_read_fails_its_transfer_alone() -> None:
             msg = "a bearer token is at most 16384 bytes long"
             raise ValueError(msg)
 
-        object.__setattr__(engine._dispatcher._tools, "credentials", credentials)
+        object.__setattr__(engine._dispatcher._tools, "credentials", OneForAll(credentials))
         job = await engine.wait(await engine.submit(_file(storages)))
         assert job.state is JobState.FAILED
         assert engine.ready
