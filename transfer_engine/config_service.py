@@ -129,7 +129,7 @@ class RoleSetting(Section):
     subject: str | None = None
     """`sub` of a token."""
     group: str | None = None
-    """Group of a token, or FQAN of a proxy (`/escape/Role=production`); with several issuers, a token's needs `issuer`."""
+    """Group of a token, or FQAN of a proxy (`/escape/Role=production`); of tokens by `issuer`, if there are several."""
 
     @model_validator(mode="after")
     def _somebody(self) -> Self:

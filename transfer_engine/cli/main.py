@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from transfer_engine.cli import token
 from transfer_engine.cli.exits import Exit, epilog
 from transfer_engine.cli.output import Stop, say
 
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(token.app, name="token")
 
 SERVICE_DEFAULT = "http://127.0.0.1:8446"
 
