@@ -74,3 +74,5 @@ class AuditEntry:
     """JSON of what was set, or words."""
     seq: int = 0
     """Number in the record; 0 before it is recorded."""
+    digest: str = ""
+    """SHA-256 of the entry and of the digest before it; empty before it is recorded."""

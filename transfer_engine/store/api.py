@@ -39,6 +39,9 @@ from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 LOOKED_AT: Final = 100
 """Transfers of a queue that are looked at to see what choice there is."""
 
+SECRETS_KEPT_S: Final = 86_400.0
+"""How long after their end tokens and credentials stay, for whoever asks what became of a transfer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inserted:

@@ -30,12 +30,14 @@ from transfer_engine.model import (
     Shift,
 )
 from transfer_engine.places import Ban
+from transfer_engine.sealed import AuditEntry, Delegated, Delegation, StoredToken
 from transfer_engine.store import (
     memory_cancel,
     memory_claim,
     memory_queries,
     memory_queue,
     memory_replicas,
+    memory_secrets,
     memory_settle,
 )
 from transfer_engine.store.api import Backlog, Canceled, Delayed, Inserted, JobFilter, LinkCount, WaitingFilter
@@ -196,6 +198,42 @@ class MemoryStore:
         """See `Store.choice_behind`."""
         return memory_replicas.choice_behind(self._use(), queue_id, priority, after, limit)
 
+    async def put_delegation(self, delegation: Delegation) -> None:
+        """See `Store.put_delegation`."""
+        self._use().delegations[delegation.delegation_id] = delegation
+
+    async def delegation(self, delegation_id: str) -> Delegation | None:
+        """See `Store.delegation`."""
+        return self._use().delegations.get(delegation_id)
+
+    async def put_credential(self, credential: Delegated) -> None:
+        """See `Store.put_credential`."""
+        memory_secrets.put_credential(self._use(), credential)
+
+    async def credential(self, delegation_id: str) -> Delegated | None:
+        """See `Store.credential`."""
+        return self._use().credentials.get(delegation_id)
+
+    async def drop_credential(self, delegation_id: str) -> bool:
+        """See `Store.drop_credential`."""
+        return self._use().credentials.pop(delegation_id, None) is not None
+
+    async def put_tokens(self, tokens: Sequence[StoredToken], *, renew: bool = False) -> None:
+        """See `Store.put_tokens`."""
+        memory_secrets.put_tokens(self._use(), tokens, renew=renew)
+
+    async def token(self, token_id: str, cred_id: str) -> StoredToken | None:
+        """See `Store.token`."""
+        return self._use().tokens.get((token_id, cred_id))
+
+    async def prune_secrets(self, now: float, limit: int) -> int:
+        """See `Store.prune_secrets`."""
+        return memory_secrets.prune(self._use(), now, limit)
+
+    async def record(self, entry: AuditEntry) -> None:
+        """See `Store.record`."""
+        memory_secrets.record(self._use(), entry)
+
     async def prune_events(self, keep: int) -> None:
         """See `Store.prune_events`."""
         events = self._use().events
@@ -245,6 +283,10 @@ class MemoryStore:
     async def delayed(self, source_se: str, dest_se: str) -> Delayed:
         """See `Reader.delayed`."""
         return memory_queue.delayed(self._use(), source_se, dest_se)
+
+    async def audit(self, limit: int, vo: str | None = None) -> list[AuditEntry]:
+        """See `Reader.audit`."""
+        return memory_secrets.audit(self._use(), limit, vo)
 
     async def counts(self) -> list[LinkCount]:
         """See `Reader.counts`."""

@@ -16,7 +16,7 @@ from typing import Final
 from transfer_engine.errors import NotFound
 from transfer_engine.model import FileId, JobId, Queue, QueueId, Shift
 from transfer_engine.places import Ban
-from transfer_engine.sealed import StoredToken
+from transfer_engine.sealed import AuditEntry, Delegated, Delegation, StoredToken
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.memory_rows import GONE, Bucket, Gone, Job, Row, further_replicas, planned
@@ -58,7 +58,10 @@ class Tables:
         self.last_seq = 0
         self.bans: dict[tuple[str, str | None], Ban] = {}
         self.kept: dict[str, str] = {}
+        self.delegations: dict[str, Delegation] = {}
+        self.credentials: dict[str, Delegated] = {}
         self.tokens: dict[tuple[str, str], StoredToken] = {}
+        self.audit: list[AuditEntry] = []
         """By id and owner."""
 
     # Jobs and transfers

@@ -40,6 +40,7 @@ from transfer_engine.store.books import Books
 from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire
 from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
 from transfer_engine.store.insert import Insert
+from transfer_engine.store.secrets import SecretOperations
 from transfer_engine.store.settle import ApplyChanges
 from transfer_engine.store.tables import engines, events
 from transfer_engine.store.waiting import Hasten, Hold, LoadBacklog, Promote, SetPriority
@@ -95,7 +96,7 @@ def _engine(path: Path | None, *, writes: bool) -> Engine:
     return engine
 
 
-class SqliteStore:
+class SqliteStore(SecretOperations):
     """`Store` and `Reader` on one SQLite database. See `transfer_engine.store.api` for the contract."""
 
     def __init__(self, url: str, *, incarnation: str, now: Callable[[], float], inline: bool = False) -> None:

@@ -183,6 +183,19 @@ Index("transfers_driven", transfers.c.dest_key, unique=True, sqlite_where=_drive
 _remains = text(REMAINS_SQL)
 Index("transfers_remains", transfers.c.dest_key, sqlite_where=_remains, postgresql_where=_remains)
 Index("transfers_job", transfers.c.job_ref)
+_with_source_token, _with_destination_token = text("src_token_id IS NOT NULL"), text("dst_token_id IS NOT NULL")
+Index(
+    "transfers_src_token",
+    transfers.c.src_token_id,
+    sqlite_where=_with_source_token,
+    postgresql_where=_with_source_token,
+)
+Index(
+    "transfers_dst_token",
+    transfers.c.dst_token_id,
+    sqlite_where=_with_destination_token,
+    postgresql_where=_with_destination_token,
+)
 
 attempts: Final = Table(
     "attempts",

@@ -19,6 +19,10 @@ def upgrade() -> None:
     """Add what is new; what is there stays."""
     op.add_column("transfers", sa.Column("src_token_id", sa.String(length=16), nullable=True))
     op.add_column("transfers", sa.Column("dst_token_id", sa.String(length=16), nullable=True))
+    for column in ("src_token_id", "dst_token_id"):
+        given = sa.text(f"{column} IS NOT NULL")
+        name = f"transfers_{column.removesuffix('_id')}"
+        op.create_index(name, "transfers", [column], sqlite_where=given, postgresql_where=given)
     op.create_table(
         "credentials",
         sa.Column("delegation_id", sa.String(length=16), nullable=False),
@@ -73,5 +77,7 @@ def downgrade() -> None:
     """Back to 0003; credentials and the record of orders are lost."""
     for name in ("audit", "tokens", "delegations", "credentials"):
         op.drop_table(name)
+    for name in ("transfers_dst_token", "transfers_src_token"):
+        op.drop_index(name, "transfers")
     op.drop_column("transfers", "dst_token_id")
     op.drop_column("transfers", "src_token_id")
