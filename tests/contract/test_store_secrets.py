@@ -180,7 +180,7 @@ async def test_a_token_is_renewed_where_it_is(kind: Stores) -> None:
 
 def with_tokens(source: str, destination: str) -> PlannedJob:
     planned = job(transfer())
-    files = tuple(replace(file, src_token_id=source, dst_token_id=destination) for file in planned.files)
+    files = [replace(file, src_token_id=source, dst_token_id=destination) for file in planned.files]
     return replace(planned, files=files, cred_id=OWNER)
 
 
@@ -234,7 +234,7 @@ async def test_what_an_open_transfer_needs_stays(kind: Stores) -> None:
 async def test_a_transfer_that_is_over_needs_nothing(kind: Stores) -> None:
     async with kind.open() as store:
         planned = job(transfer(1), transfer(2))
-        files = tuple(replace(file, src_token_id=f"s{n}") for n, file in enumerate(planned.files))
+        files = [replace(file, src_token_id=f"s{n}") for n, file in enumerate(planned.files)]
         await store.put_tokens([stored(f"s{n}", expires_at=LONG_AGO) for n in range(2)])
         inserted = await store.insert(replace(planned, files=files, cred_id=OWNER))
         first = (await claim(store, inserted.shifts))[0]
