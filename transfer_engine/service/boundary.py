@@ -31,7 +31,7 @@ RETRY_AFTER_S: Final = 5
 """What a client is told to wait when the store cannot answer."""
 CONTENT_TYPES: Final = frozenset({"application/json", "application/x-www-form-urlencoded"})
 
-CALLER: Final = "caller"
+CALLER: Final = web.RequestKey("caller", Caller)
 """Under which a request carries its caller."""
 
 _LATER: Final = frozenset({429, 503})
@@ -92,8 +92,7 @@ async def read_body(request: web.Request, *, within_s: float = BODY_S) -> bytes:
 
 def caller_of(request: web.Request) -> Caller:
     """Who sent a request: put there by the boundary, before any handler runs."""
-    caller: Caller = request[CALLER]
-    return caller
+    return request[CALLER]
 
 
 def guarded(needs: Need, handler: Handler) -> Handler:
