@@ -1,0 +1,1 @@
+"""X.509 on the grid: certificates and their proxies, VOMS attributes, delegation."""
