@@ -37,6 +37,8 @@ JOB_ID_MAX: Final = 36
 SIZE_MAX: Final = 1 << 62
 SCITAG_MAX: Final = 65535
 STREAMS_MAX: Final = 1000
+ALONE: Final = frozenset({"mock"})
+"""Schemes of storages that hold no bytes: they copy among themselves only."""
 KEY_NAMESPACE: Final = uuid.UUID("6d4f7f0c-5d5b-4d8e-9f43-0f6a6f1d2c11")
 """Namespace of job ids that are made from idempotency keys."""
 
@@ -201,6 +203,8 @@ def _rows(transfer: Transfer, index: int, job_type: JobType, schemes: Collection
     rows = []
     for place, source_url in enumerate(transfer.sources):
         source = _url(source_url, f"{where}.sources", schemes)
+        if source.scheme != destination.scheme and ALONE & {source.scheme, destination.scheme}:
+            raise Invalid(f"{source.scheme}:// is not copied to {destination.scheme}://", field=where)
         if urls.same_place(source) == there:
             raise Invalid(f"source and destination are the same file ({source_url})", field=where)
         rows.append(

@@ -12,6 +12,7 @@ from protocols import credentials
 from protocols.api import Adapter, Capabilities, Credential
 from protocols.file import FileAdapter
 from protocols.http import HttpAdapter
+from protocols.mock import MockAdapter
 from protocols.registry import Registry
 from transfer_engine.attempt import Tools
 from transfer_engine.clock import Deps
@@ -110,6 +111,8 @@ def database_url(database: str) -> str:
 def storages(settings: Settings, *, local: bool = False) -> list[Adapter]:
     """The adapters for the storages of the world; with `local` also for files of this machine."""
     adapters: list[Adapter] = [http_adapter(settings)]
+    if settings.transfer.mock:
+        adapters.append(MockAdapter())
     return [*adapters, FileAdapter()] if local else adapters
 
 
