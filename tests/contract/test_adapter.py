@@ -1,10 +1,14 @@
-"""What every adapter promises, on each of them: the scripted fake, and HTTP against a server of our own."""
+"""What every adapter promises, on each of them: the scripted fake, and HTTP against a server of our own.
+
+Mock storages hold no files: what needs some does not run on them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,6 +18,7 @@ from protocols.checksum import compute
 from protocols.errors import AlreadyExists, Missing, ParentMissing, Refused, SizeMismatch, TransferError
 from protocols.file import FileAdapter
 from protocols.http import HttpAdapter
+from protocols.mock import MockAdapter
 from protocols.registry import Registry
 from protocols.scripted import ScriptedAdapter
 from protocols.streaming import stream_copy
@@ -35,25 +40,42 @@ class Lab:
     """Whether they copy between themselves."""
 
 
-@pytest_asyncio.fixture(params=["scripted", "http", "http-raw-names", "file"])
-async def lab(request, tmp_path) -> AsyncIterator[Lab]:
+KINDS = ["scripted", "http", "http-raw-names", "file"]
+
+
+@asynccontextmanager
+async def lab_of(kind: str, tmp_path: Path) -> AsyncIterator[Lab]:
     async with AsyncExitStack() as stack:
-        if request.param == "scripted":
+        if kind == "scripted":
             scripted = ScriptedAdapter()
             for name in "ab":
                 scripted.storage(f"sim://{name}", needs_parents=True)
             yield Lab(adapter=scripted, a="sim://a", b="sim://b", copies=True)
-        elif request.param == "file":
+        elif kind == "mock":
+            yield Lab(adapter=MockAdapter(), a="mock://a", b="mock://b", copies=True)
+        elif kind == "file":
             for name in "ab":
                 (tmp_path / name).mkdir()
             local, base = FileAdapter(sync=False), tmp_path.as_uri()
             yield Lab(adapter=local, a=f"{base}/a", b=f"{base}/b", copies=False)
         else:
-            servers = [TpcServer(encodes_hrefs=request.param == "http") for _ in "ab"]
+            servers = [TpcServer(encodes_hrefs=kind == "http") for _ in "ab"]
             urls = [(await stack.enter_async_context(server.running())).url for server in servers]
             http = HttpAdapter()
             stack.push_async_callback(http.aclose)
             yield Lab(adapter=http, a=urls[0], b=urls[1], copies=True)
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def lab(request, tmp_path) -> AsyncIterator[Lab]:
+    async with lab_of(request.param, tmp_path) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(params=[*KINDS, "mock"])
+async def any_lab(request, tmp_path) -> AsyncIterator[Lab]:
+    async with lab_of(request.param, tmp_path) as found:
+        yield found
 
 
 async def blocks(data: bytes) -> AsyncIterator[bytes]:
@@ -139,12 +161,12 @@ async def test_nothing_is_replaced_unless_asked_for(lab):
     assert await get(lab, url) == b"other"
 
 
-async def test_an_upload_that_ends_early(lab):
+async def test_an_upload_that_ends_early(any_lab):
     with pytest.raises(SizeMismatch):
-        await lab.adapter.write(f"{lab.a}/f", blocks(b"abc"), size_bytes=4, overwrite=False)
+        await any_lab.adapter.write(f"{any_lab.a}/f", blocks(b"abc"), size_bytes=4, overwrite=False)
 
 
-async def test_the_source_of_an_upload_fails(lab):
+async def test_the_source_of_an_upload_fails(any_lab):
     failure = LookupError("the source's own")
 
     async def failing() -> AsyncIterator[bytes]:
@@ -152,7 +174,7 @@ async def test_the_source_of_an_upload_fails(lab):
         raise failure
 
     with pytest.raises(LookupError) as caught:
-        await lab.adapter.write(f"{lab.a}/f", failing(), size_bytes=10, overwrite=False)
+        await any_lab.adapter.write(f"{any_lab.a}/f", failing(), size_bytes=10, overwrite=False)
     assert caught.value is failure
 
 
@@ -208,9 +230,30 @@ async def test_a_streamed_copy(lab):
     assert await get(lab, f"{lab.b}/f") == DATA
 
 
-async def test_the_registry_finds_it(lab):
-    registry = Registry([lab.adapter])
-    assert registry.adapter_for(lab.a.upper()) is lab.adapter
+async def test_the_registry_finds_it(any_lab):
+    registry = Registry([any_lab.adapter])
+    assert registry.adapter_for(any_lab.a.upper()) is any_lab.adapter
     with pytest.raises(TransferError, match="known: "):
         registry.adapter_for("gopher://h/x")
-    assert lab.adapter.capabilities(lab.a) is not None
+    assert any_lab.adapter.capabilities(any_lab.a) is not None
+
+
+@pytest.mark.parametrize("mode", [Mode.PULL, Mode.PUSH])
+async def test_a_copy_is_seen_at_its_destination(any_lab, mode):
+    lab = any_lab
+    copying(lab)
+    source, target = f"{lab.a}/f", f"{lab.b}/f"
+    if lab.a.startswith("mock"):
+        source, target = f"{source}?size={len(DATA)}", f"{target}?size_post={len(DATA)}"
+    else:
+        await put(lab, source)
+        if mode is Mode.PUSH and source.startswith("http"):
+            await copy(lab, await put(lab, f"{lab.b}/proof"), f"{lab.a}/proof", Mode.PULL)
+    assert (await lab.adapter.stat(source)).size_bytes == len(DATA)
+    with pytest.raises(Missing):
+        await lab.adapter.stat(target)
+    await copy(lab, source, target, mode)
+    assert (await lab.adapter.stat(target)).size_bytes == len(DATA)
+    assert await lab.adapter.delete(target)
+    with pytest.raises(Missing):
+        await lab.adapter.stat(target)
