@@ -168,6 +168,8 @@ class TransferSettings(Section):
     """Asked for when the submission names no algorithm."""
     require_checksum: bool = False
     """Fail a transfer that asks for verification when the storages offer no checksum to compare."""
+    token_margin_s: Seconds = 300.0
+    """How long a token must hold beyond the expected length of a copy; else it is renewed before the start."""
     cleanup_s: Seconds = 60.0
     """Longest time for removing what a failed or cancelled attempt left."""
 

@@ -30,7 +30,7 @@ class ClientRefused(TokenRefused):
     hint_default = "an operator has to check auth.issuers: client_id, client_secret, and what the client may do there"
 
 
-class IssuerUnavailable(Unavailable):
+class IssuerAway(Unavailable):
     """The issuer cannot be asked now."""
 
     code = "ISSUER_UNAVAILABLE"

@@ -70,6 +70,15 @@ class Canceled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forced:
+    """What was claimed out of turn."""
+
+    orders: tuple[Assignment, ...]
+    shifts: tuple[Shift, ...]
+    """Those of them that were ready are not any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
     """What waits, as counts."""
 
@@ -143,6 +152,13 @@ class Store(Protocol):
         """Take up to `n` ready transfers per claim from SUBMITTED to ACTIVE, each under a new epoch.
 
         A transfer whose destination is driven by another attempt is passed over. Order: as claimed.
+        """
+
+    async def claim_files(self, file_ids: Sequence[FileId], now: float) -> Forced:
+        """Take these from SUBMITTED to ACTIVE, also those that wait for a retry, each under a new epoch.
+
+        Passed over are what is in another state or on hold, and what has its destination driven by another
+        attempt. Order: as asked for.
         """
 
     async def mark_copying(self, file_id: FileId, epoch: int) -> bool:
@@ -252,6 +268,12 @@ class Store(Protocol):
 
     async def token(self, token_id: str, cred_id: str) -> StoredToken | None:
         """The token of this id and owner."""
+
+    async def unrenewed_tokens(self, after: float, before: float, limit: int) -> list[StoredToken]:
+        """Up to `limit` tokens that open transfers need, are to be renewed, and have nothing to be renewed with yet.
+
+        Those that end between `after` and `before`, the next ones first.
+        """
 
     async def prune_secrets(self, now: float, limit: int) -> int:
         """Forget up to `limit` tokens and credentials that ended more than a day ago and no open transfer needs."""

@@ -40,7 +40,7 @@ from transfer_engine.store import (
     memory_secrets,
     memory_settle,
 )
-from transfer_engine.store.api import Backlog, Canceled, Delayed, Inserted, JobFilter, LinkCount, WaitingFilter
+from transfer_engine.store.api import Backlog, Canceled, Delayed, Forced, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.cancel import BY_USER, CancelRequest
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
@@ -119,6 +119,10 @@ class MemoryStore:
     async def claim(self, claims: Sequence[Claim], now: float) -> list[Assignment]:
         """See `Store.claim`."""
         return memory_claim.claim(self._use(), claims, now, self._incarnation)
+
+    async def claim_files(self, file_ids: Sequence[FileId], now: float) -> Forced:
+        """See `Store.claim_files`."""
+        return memory_claim.claim_files(self._use(), file_ids, now, self._incarnation)
 
     async def mark_copying(self, file_id: FileId, epoch: int) -> bool:
         """See `Store.mark_copying`."""
@@ -225,6 +229,10 @@ class MemoryStore:
     async def token(self, token_id: str, cred_id: str) -> StoredToken | None:
         """See `Store.token`."""
         return self._use().tokens.get((token_id, cred_id))
+
+    async def unrenewed_tokens(self, after: float, before: float, limit: int) -> list[StoredToken]:
+        """See `Store.unrenewed_tokens`."""
+        return memory_secrets.unrenewed(self._use(), after, before, limit)
 
     async def prune_secrets(self, now: float, limit: int) -> int:
         """See `Store.prune_secrets`."""

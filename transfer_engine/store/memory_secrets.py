@@ -37,6 +37,20 @@ def put_tokens(tables: Tables, given: Sequence[StoredToken], *, renew: bool) -> 
             )
 
 
+def unrenewed(tables: Tables, after: float, before: float, limit: int) -> list[StoredToken]:
+    """See `Store.unrenewed_tokens`."""
+    found = [
+        token
+        for token in tables.tokens.values()
+        if token.managed and not token.renewable and after < token.expires_at < before
+    ]
+    if not found:
+        return []
+    _, needed = _needed(tables)
+    needing = [token for token in found if (token.token_id, token.cred_id) in needed]
+    return sorted(needing, key=lambda token: (token.expires_at, token.token_id))[:limit]
+
+
 def prune(tables: Tables, now: float, limit: int) -> int:
     """See `Store.prune_secrets`."""
     before = now - SECRETS_KEPT_S

@@ -7,19 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, tuple_
+from sqlalchemy import Connection, delete, insert, select, tuple_
 
 from transfer_engine.sealed import AuditEntry, Delegated, Delegation, StoredToken
-from transfer_engine.states import TERMINAL
 from transfer_engine.store import audit, token_rows
 from transfer_engine.store.api import SECRETS_KEPT_S
-from transfer_engine.store.tables import credentials, delegations, jobs, tokens, transfers
+from transfer_engine.store.tables import credentials, delegations, jobs, tokens
 from transfer_engine.store.writer import Writer
 
 T = TypeVar("T")
 
 _JOB_OPEN: Final = jobs.c.finished_at.is_(None)
-_TRANSFER_OPEN: Final = transfers.c.state.not_in(sorted(TERMINAL))
 
 
 class SecretOperations(ABC):
@@ -58,6 +56,10 @@ class SecretOperations(ABC):
     async def token(self, token_id: str, cred_id: str) -> StoredToken | None:
         """See `Store.token`."""
         return await self._read(token_rows.token, token_id, cred_id)
+
+    async def unrenewed_tokens(self, after: float, before: float, limit: int) -> list[StoredToken]:
+        """See `Store.unrenewed_tokens`."""
+        return await self._read(token_rows.unrenewed, after, before, limit)
 
     async def prune_secrets(self, now: float, limit: int) -> int:
         """See `Store.prune_secrets`."""
@@ -164,19 +166,9 @@ def _prune(connection: Connection, before: float, limit: int) -> int:
         .limit(limit - n_begun)
     )
     n_ended = connection.execute(delete(credentials).where(credentials.c.delegation_id.in_(ended))).rowcount
-    needed = or_(
-        *(
-            exists().where(
-                and_(column == tokens.c.token_id, _TRANSFER_OPEN),
-                jobs.c.ref == transfers.c.job_ref,
-                jobs.c.cred_id == tokens.c.cred_id,
-            )
-            for column in (transfers.c.src_token_id, transfers.c.dst_token_id)
-        )
-    )
     useless = (
         select(tokens.c.token_id, tokens.c.cred_id)
-        .where(tokens.c.expires_at < before, ~needed)
+        .where(tokens.c.expires_at < before, ~token_rows.needed())
         .limit(limit - n_begun - n_ended)
     )
     gone = [(row.token_id, row.cred_id) for row in connection.execute(useless)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, or_, select, text, tuple_, update
 
 from transfer_engine.sealed import StoredToken
-from transfer_engine.store.tables import UNRENEWED_SQL, tokens
+from transfer_engine.states import TERMINAL
+from transfer_engine.store.tables import UNRENEWED_SQL, jobs, tokens, transfers
 
 KEYS_PER_QUERY: Final = 200
 """Each has two parts: well below the number of variables that any SQLite allows in one statement."""
@@ -92,12 +93,26 @@ def token(connection: Connection, token_id: str, cred_id: str) -> StoredToken | 
     return None if row is None else stored_token(row)
 
 
-def unrenewed(connection: Connection, before: float, after: tuple[float, str], limit: int) -> Sequence[StoredToken]:
-    """See `Reader.unrenewed_tokens`."""
-    place = tuple_(tokens.c.expires_at, tokens.c.token_id)
+def needed() -> ColumnElement[bool]:
+    """Which tokens belong to a transfer that is not over."""
+    return or_(
+        *(
+            exists().where(
+                column == tokens.c.token_id,
+                transfers.c.state.not_in(sorted(TERMINAL)),
+                jobs.c.ref == transfers.c.job_ref,
+                jobs.c.cred_id == tokens.c.cred_id,
+            )
+            for column in (transfers.c.src_token_id, transfers.c.dst_token_id)
+        )
+    )
+
+
+def unrenewed(connection: Connection, after: float, before: float, limit: int) -> list[StoredToken]:
+    """See `Store.unrenewed_tokens`."""
     query = (
         select(tokens)
-        .where(text(UNRENEWED_SQL), tokens.c.expires_at < before, place > after)
+        .where(text(UNRENEWED_SQL), tokens.c.expires_at > after, tokens.c.expires_at < before, needed())
         .order_by(tokens.c.expires_at, tokens.c.token_id)
         .limit(limit)
     )
