@@ -56,6 +56,13 @@ class Credential:
     """PEM with the certificate chain; an RFC 3820 proxy file holds chain and key together."""
     key: Path | None = None
     """PEM with the private key; None: it is in `certificate`."""
+    pem: Secret | None = None
+    """Certificate, private key and chain as PEM, in memory: a delegated proxy. It is used instead of `certificate`."""
+
+    @property
+    def shows_certificate(self) -> bool:
+        """Is a certificate shown in the TLS handshake?"""
+        return self.pem is not None or self.certificate is not None
 
 
 ANONYMOUS: Final = Credential()

@@ -7,18 +7,22 @@ in `protocols.http.wire`, where secrets are weighed.
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
 import ipaddress
+import os
 import socket
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 
-from protocols.credentials import Credential
+from protocols.credentials import Credential, Secret
 from protocols.errors import Denied, Phase, Scope
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -26,6 +30,8 @@ AddressPolicy = Callable[[Address], bool]
 """Says whether we may connect there; asked for each socket, so that no name or redirect gets around it."""
 
 IDENTITIES_MAX: Final = 512
+IDLE_S: Final = 3600.0
+"""After so long without use a pool is closed: the private key of its certificate is forgotten with it."""
 KEEPALIVE_S: Final = 15.0
 LINGER_S: Final = 0.05
 """How long a connection of its own stays open after its answer."""
@@ -42,12 +48,14 @@ class Pool:
 
     session: aiohttp.ClientSession
     context: ssl.SSLContext
+    used_at_s: float = 0.0
+    """Loop time when it was last asked for."""
     n_users: int = 0
     retired: bool = field(default=False)
 
 
 class Sessions:
-    """Pools by TLS identity (CA, certificate, key, and when these files were changed)."""
+    """Pools by TLS identity: CA, certificate, key, and their age; or a digest of what is in memory."""
 
     def __init__(
         self,
@@ -88,7 +96,9 @@ class Sessions:
                     for old in [k for k in self._pools if k[:2] == key[:2]]:
                         await self._retire(self._pools.pop(old))
                     self._pools[key] = pool
+                    await self._retire_idle()
         self._pools.move_to_end(key)
+        pool.used_at_s = asyncio.get_running_loop().time()
         pool.n_users += 1
         if len(self._pools) > IDENTITIES_MAX:
             await self._retire(self._pools.popitem(last=False)[1])
@@ -120,6 +130,12 @@ class Sessions:
         for pool in pools:
             await pool.session.close()
 
+    async def _retire_idle(self) -> None:
+        long_ago_s = asyncio.get_running_loop().time() - IDLE_S
+        for key, pool in list(self._pools.items()):
+            if pool.n_users == 0 and pool.used_at_s and pool.used_at_s < long_ago_s:
+                await self._retire(self._pools.pop(key))
+
     @staticmethod
     async def _retire(pool: Pool) -> None:
         """Close it now, or with its last user."""
@@ -129,6 +145,8 @@ class Sessions:
 
     def _key(self, credential: Credential) -> _Key:
         ca_at = self._ca_at()
+        if credential.pem is not None:
+            return (f"sha256:{hashlib.sha256(credential.pem.reveal().encode()).hexdigest()}", "", 0.0, 0.0, ca_at)
         if credential.certificate is None:
             return ("", "", 0.0, 0.0, ca_at)
         try:
@@ -215,20 +233,49 @@ def tls_context(credential: Credential, ca: Path | None, *, verify: bool = True)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if credential.certificate is not None:
+    if credential.pem is not None:
+        with _in_memory(credential.pem) as name:
+            context.load_cert_chain(name, password=_no_password)
+    elif credential.certificate is not None:
         key = None if credential.key is None else str(credential.key)
-
-        def no_password() -> str:
-            # Without it OpenSSL would ask on the terminal, and the engine would hang.
-            msg = "the private key is encrypted"
-            raise ValueError(msg)
-
-        context.load_cert_chain(str(credential.certificate), key, password=no_password)
+        context.load_cert_chain(str(credential.certificate), key, password=_no_password)
     return context
 
 
+def _no_password() -> str:
+    # Without it OpenSSL would ask on the terminal, and the engine would hang.
+    msg = "the private key is encrypted"
+    raise ValueError(msg)
+
+
+@contextmanager
+def _in_memory(pem: Secret) -> Iterator[str]:
+    """A file name for a secret that is on no disk and has no name anybody else can use: OpenSSL reads files only.
+
+    The whole file is one chain: the certificate, its key, and every certificate above it up to the CA. An RFC 3820
+    proxy cannot be verified without the user's certificate that signed it, so the chain is sent whole.
+    """
+    descriptor = _nameless()
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(pem.reveal().encode())
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _nameless() -> int:
+    try:
+        return os.memfd_create("credential", os.MFD_CLOEXEC)
+    except OSError as failure:
+        if failure.errno not in {errno.ENOSYS, errno.EPERM}:
+            raise
+    # Where a sandbox forbids memfd_create: a file without a name in the file system that is memory.
+    return os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)  # noqa: S108 - it is never named
+
+
 def _unusable(credential: Credential, failure: Exception) -> Denied:
-    what = credential.certificate or "the CA certificates"
+    what = "the delegated proxy" if credential.pem is not None else credential.certificate or "the CA certificates"
     reason = getattr(failure, "strerror", None) or str(failure)
     return Denied(
         f"cannot use {what}: {reason}",
