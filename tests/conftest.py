@@ -37,11 +37,20 @@ class LazyStorages:
         self.authority = storages.authority
 
     def __getitem__(self, name: str) -> Storage:
-        if name not in self._storages and (reason := missing(kind_of(name))):
-            if self._required:
-                pytest.fail(f"{name} cannot run here: {reason}", pytrace=False)
-            pytest.skip(f"{name} cannot run here: {reason}")
+        if name not in self._storages:
+            self._check(kind_of(name))
         return self._storages[name]
+
+    def another(self, kind: str, name: str) -> Storage:
+        """One more of a kind than there are by name."""
+        self._check(kind)
+        return self._storages.another(kind, name)
+
+    def _check(self, kind: str) -> None:
+        if reason := missing(kind):
+            if self._required:
+                pytest.fail(f"{kind} cannot run here: {reason}", pytrace=False)
+            pytest.skip(f"{kind} cannot run here: {reason}")
 
 
 @pytest.fixture(scope="session")

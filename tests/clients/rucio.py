@@ -9,6 +9,14 @@ from tests.clients.venv import VENV
 
 Sections = Mapping[str, Mapping[str, object]]
 
+_QUIET: dict[str, dict[str, object]] = {
+    "loggers": {"keys": "root"},
+    "handlers": {"keys": ""},
+    "formatters": {"keys": ""},
+    "logger_root": {"level": "INFO", "handlers": ""},
+}
+"""Alembic does not start without a configuration of the logging."""
+
 
 def write_config(home: Path, more: Sections | None = None) -> dict[str, str]:
     """Write `rucio.cfg` into `home`; the variables with which Rucio finds it.
@@ -21,7 +29,7 @@ def write_config(home: Path, more: Sections | None = None) -> dict[str, str]:
         "cache": {"url": "127.0.0.1:1"},
         "database": {"default": f"sqlite:///{home / 'rucio.db'}", "echo": 0},
         "alembic": {"cfg": home / "alembic.ini"},
-        "conveyor": {"use_deterministic_id": True},
+        "conveyor": {"use_deterministic_id": True, "use_preparer": True, "transfertool": "fts3"},
         "policy": {"permission": "generic", "schema": "generic"},
         "monitor": {"enable_metrics": False},
     }
@@ -29,7 +37,11 @@ def write_config(home: Path, more: Sections | None = None) -> dict[str, str]:
         sections.setdefault(name, {}).update(values)
     (home / "rucio.cfg").write_text(_text(sections), "utf-8")
     (scripts,) = VENV.glob("lib/python3*/site-packages/rucio/db/sqla/migrate_repo")
-    (home / "alembic.ini").write_text(_text({"alembic": {"script_location": scripts}}), "utf-8")
+    alembic: dict[str, dict[str, object]] = {
+        "alembic": {"script_location": scripts, "sqlalchemy.url": sections["database"]["default"]},
+        **_QUIET,
+    }
+    (home / "alembic.ini").write_text(_text(alembic), "utf-8")
     return {"RUCIO_CONFIG": str(home / "rucio.cfg"), "RUCIO_HOME": str(home)}
 
 

@@ -71,6 +71,13 @@ class Storages:
             if name not in self._running:
                 self._running[name] = self._start(kind, name)
 
+    def another(self, kind: str, name: str) -> Storage:
+        """One more of a kind, under a name of the caller's, for who needs more than the usual ones."""
+        KINDS[kind].check()
+        if name not in self._running:
+            self._running[name] = self._start(kind, name)
+        return self._running[name]
+
     def _start(self, kind: str, name: str) -> Storage:
         for _ in range(START_TRIES - 1):
             try:
