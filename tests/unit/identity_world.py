@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +26,11 @@ class Shelf:
     issuer: OidcIssuer
     away: bool = False
     fetched: list[str] = field(default_factory=list)
+    told: Callable[[str], None] = lambda _url: None
 
     async def fetch(self, url: str) -> bytes:
         self.fetched.append(url)
+        self.told(url)
         if self.away:
             raise NotHad("it cannot be reached (test)")
         if url.endswith("/.well-known/openid-configuration"):
