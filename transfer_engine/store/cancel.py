@@ -151,7 +151,7 @@ class CancelJobs:
             return ()
         gone = Tally()
         news = end_rows(connection, {job.job_id: affected}, leftovers, request, {job.job_id: gone})
-        delta = JobDelta(canceled=len({row.file_index for row in affected}))
+        delta = JobDelta(canceled=len({row.file_index for row in affected}), why=request.failure.message)
         settle_jobs(connection, self._books, {job.ref: delta}, at=request.now, news=news)
         connection.execute(insert(events), news)
         return gone.shifts(connection, self._books)

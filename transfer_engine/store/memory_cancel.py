@@ -37,7 +37,7 @@ def cancel(tables: Tables, request: CancelRequest) -> Canceled:
     _cancel_rows(tables, affected, leftovers, request, shifts)
     if affected:
         n_canceled = len({row.file.file_index for row in affected})
-        settle_job(tables, job, request.now, n_canceled=n_canceled)
+        settle_job(tables, job, request.now, n_canceled=n_canceled, why=request.failure.message)
     return Canceled(
         job_id=job.job_id,
         n_canceled=len(affected),
@@ -198,7 +198,7 @@ def _cancel_in_job(tables: Tables, job: Job, where: WaitingFilter, request: Canc
         for _ in activate(tables, row, request.now, dest_owned=owned):
             shifts.add(row, 1)
     if n_files:
-        settle_job(tables, job, request.now, n_canceled=n_files)
+        settle_job(tables, job, request.now, n_canceled=n_files, why=request.failure.message)
     return Canceled(job_id=job.job_id, n_canceled=n_rows, running=(), shifts=shifts.all(), leftovers=leftovers)
 
 

@@ -7,7 +7,7 @@ from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileSt
 from transfer_engine.store.memory_replicas import next_replica
 from transfer_engine.store.memory_rows import Gone, Job, Row
 from transfer_engine.store.memory_tables import Tables
-from transfer_engine.store.settle import DETAILS_REASON
+from transfer_engine.store.settle import reason_of_job
 from transfer_engine.views import AttemptView
 
 
@@ -117,10 +117,11 @@ def settle_job(
     n_failed: int = 0,
     n_canceled: int = 0,
     queue: Queue | None = None,
+    why: str | None = None,
 ) -> bool:
     """Add up what ended and set the state of its job; True when the job is over by it.
 
-    Args: queue: the one that delivered last.
+    Args: queue: the one that delivered last. why: why those that were cancelled were.
     """
     job.n_finished += n_finished
     job.n_failed += n_failed
@@ -142,7 +143,7 @@ def settle_job(
     over = state in JOB_TERMINAL
     if over:
         job.finished_at = at
-        job.reason = None if state is JobState.FINISHED else DETAILS_REASON
+        job.reason = reason_of_job(state, why)
         if job.job_type is JobType.REPLICAS and state is JobState.FINISHED and queue is not None:
             # FTS shows the storage that delivered as the source of a job with replicas.
             job.source_se = queue.source_se

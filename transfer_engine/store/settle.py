@@ -85,6 +85,8 @@ class JobDelta:
     failed: int = 0
     canceled: int = 0
     queue_id: int | None = None
+    why: str | None = None
+    """Why the cancelled ones were."""
 
 
 @dataclass(slots=True)
@@ -274,7 +276,7 @@ def settle_jobs(
         if state in JOB_TERMINAL:
             ended.add(row.ref)
             values["finished_at"] = at
-            values["reason"] = None if state is JobState.FINISHED else DETAILS_REASON
+            values["reason"] = reason_of_job(state, deltas[row.ref].why)
             queue_id = deltas[row.ref].queue_id
             if row.job_type == JobType.REPLICAS and state is JobState.FINISHED and queue_id is not None:
                 # FTS shows the storage that delivered as the source of a job with replicas.
@@ -291,6 +293,16 @@ def settle_jobs(
             }
         )
     return ended
+
+
+def reason_of_job(state: JobState, why: str | None) -> str | None:
+    """FTS's reason of a job that is over.
+
+    Args: why: what cancelled the files that ended it.
+    """
+    if state is JobState.FINISHED:
+        return None
+    return why if why is not None and state is JobState.CANCELED else DETAILS_REASON
 
 
 def _job_state(row: Any) -> JobState:

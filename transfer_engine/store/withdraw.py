@@ -160,7 +160,9 @@ class Withdraw:
         )
         news += _go_on(connection, plans, request.now, tallies)
         deltas = {
-            plan.job.ref: JobDelta(canceled=len({row.file_index for row in plan.ended})) for plan in plans if plan.ended
+            plan.job.ref: JobDelta(canceled=len({row.file_index for row in plan.ended}), why=request.failure.message)
+            for plan in plans
+            if plan.ended
         }
         settle_jobs(connection, self._books, deltas, at=request.now, news=news)
         connection.execute(insert(events), news)
