@@ -156,7 +156,8 @@ def set_job(request_id: str, job_id: str) -> None:
 def submit() -> None:
     """Turns of the daemons that come before a transfer."""
     preparer.preparer(once=True, sleep_time=1, bulk=100, partition_wait_time=0)
-    submitter.submitter(once=True, partition_wait_time=0)
+    # Fewer files in a job than a way has hops, and Rucio submits the first hops of it alone.
+    submitter.submitter(once=True, group_bulk=20, partition_wait_time=0)
 
 
 def settle(*, poll: bool = True) -> None:
