@@ -45,6 +45,11 @@ class Registry:
                 self._by_scheme[scheme] = adapter
 
     @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """All of them, in the order given."""
+        return self._adapters
+
+    @property
     def schemes(self) -> frozenset[str]:
         """Every scheme that some adapter takes."""
         return frozenset(self._by_scheme)

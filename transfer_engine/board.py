@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from transfer_engine import retuning
 from transfer_engine.lanes import Lane
 from transfer_engine.limits import LimitTable
 from transfer_engine.model import Assignment, Claim, FileId, Queue, QueueId, Shift
@@ -30,12 +31,14 @@ class LinkTally:
     bytes_done: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Slot:
     """What a driven transfer holds."""
 
     since: float
     bytes_s: float
+    lane: Lane | None = None
+    """None: nothing of it moves, its outcome is looked for."""
 
 
 class Board:
@@ -86,7 +89,7 @@ class Board:
             key = (lane.queue.id, lane.priority)
             got = by_lane.get(key, [])
             for order in got:
-                self._slots[order.file_id, order.epoch] = _Slot(now, start.bytes_s)
+                self._slots[order.file_id, order.epoch] = _Slot(now, start.bytes_s, lane)
                 lane.n_bytes -= order.size_bytes or 0
             if len(got) < start.n:
                 self.scheduler.returned(lane, start.n - len(got), now, start.bytes_s)
@@ -110,6 +113,20 @@ class Board:
         """Count a driven transfer that no decision of this engine started."""
         self.scheduler.hold(order.queue, order.priority, now)
         self._slots[order.file_id, order.epoch] = _Slot(now, 0.0)
+
+    def force(self, order: Assignment, now: float) -> None:
+        """Count a transfer that starts by order, whatever its limits are."""
+        lane = self.scheduler.lane(order.queue, order.priority)
+        bytes_s = self.scheduler.need(lane)
+        self.scheduler.hold(order.queue, order.priority, now, bytes_s)
+        self._slots[order.file_id, order.epoch] = _Slot(now, bytes_s, lane)
+
+    def retune(self, limits: LimitTable, shares: ShareTable, now: float) -> None:
+        """Let these be in force; not between a decision and what became of its claims."""
+        slots = [(slot, slot.lane) for slot in self._slots.values() if slot.lane is not None]
+        reserved = retuning.retune(self.scheduler, limits, shares, [lane for _, lane in slots], now)
+        for slot, lane in slots:
+            slot.bytes_s = reserved.get(lane, slot.bytes_s)
 
     def release(self, order: Assignment, now: float, n_bytes: int = 0) -> None:
         """A driven transfer is settled: its slots are free, its destination may be claimed again.

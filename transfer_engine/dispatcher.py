@@ -28,7 +28,7 @@ from transfer_engine.outlook import Foresight
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import FileState
-from transfer_engine.store.api import Canceled, Store
+from transfer_engine.store.api import Canceled, Forced, Store
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,10 @@ class Dispatcher:
         """Lost attempts whose probing has not begun."""
         self._group: asyncio.TaskGroup | None = None
         self.duties: list[Duty] = []
+        self.prepare: Callable[[Assignment], Assignment] = lambda order: order
+        """Gives a claimed transfer what its job does not say."""
+        self._retuned: tuple[LimitTable, ShareTable] | None = None
+        """Limits and shares that are to be in force when no decision is on its way to the store."""
         self._resting: dict[Duty, float] = {}
         """Duties that broke → when they are tried again."""
         self.driven: dict[FileId, Driven] = {}
@@ -116,6 +120,7 @@ class Dispatcher:
     async def load(self) -> None:
         """Count what waits; to be done before anything can be submitted. Raises: StoreUnavailable."""
         self._loop_now = asyncio.get_running_loop().time
+        self._retune()
         self.governor.load(await self._store.kept(LEARNED))
         self._left = await self._store.take_over(self._deps.clock.now(), TAKE_OVER_MAX)
         backlog = await self._store.backlog()
@@ -170,6 +175,28 @@ class Dispatcher:
         if at is not None and at < self._sleeps_until:
             self._timer.set()
 
+    def retune(self, limits: LimitTable, shares: ShareTable) -> None:
+        """Decide by these limits and shares from the next decision on."""
+        self._retuned = limits, shares
+        self._wake.set()
+
+    def _retune(self) -> None:
+        if self._retuned is not None:
+            (limits, shares), self._retuned = self._retuned, None
+            self.board.retune(limits, shares, self._loop_now())
+            self.governor.retune(limits)
+            self.foresight.retune(shares)
+
+    def forced(self, forced: Forced) -> None:
+        """Transfers were claimed by order: they start now, past limits and turns."""
+        assert self._group is not None, "run() has opened the task group"
+        self.absorb(forced.shifts)
+        for order in forced.orders:
+            self.board.force(order, self._loop_now())
+            self._start(order)
+        if forced.orders:
+            self._on_commit(None)
+
     async def remember(self) -> None:
         """Write down what was learned of storages. Raises: StoreUnavailable."""
         await self._store.keep(LEARNED, self.governor.dump())
@@ -196,6 +223,7 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._retune()
             if not self._accepting:
                 continue
             starts = self.board.decide(self._loop_now())
@@ -219,7 +247,7 @@ class Dispatcher:
 
     def _start(self, order: Assignment, *, recovered: bool = False) -> None:
         assert self._group is not None, "run() has opened the task group"
-        driven = Driven(order, self._loop_now())
+        driven = Driven(self.prepare(order), self._loop_now())
         driven.canceling = order.canceling
         driven.progress.copying = order.copying
         driven.progress.tell = partial(self.governor.told, driven)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from protocols.api import Capabilities
 from transfer_engine import figures, submission
 from transfer_engine.attempt import Tools
 from transfer_engine.banning import Hooks
@@ -15,10 +16,12 @@ from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.choosing import Chooser
 from transfer_engine.clock import Deps
 from transfer_engine.control import Control
+from transfer_engine.credentials.keeper import TokenKeeper
 from transfer_engine.dispatcher import Dispatcher, Rules
 from transfer_engine.errors import EngineError, Invalid, StoreUnavailable
 from transfer_engine.explain import Explainer
 from transfer_engine.figures import LinkStatus, Running
+from transfer_engine.forcing import Forcing
 from transfer_engine.model import (
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
@@ -34,6 +37,7 @@ from transfer_engine.places import Link, Place
 from transfer_engine.sealed import AuditEntry
 from transfer_engine.states import JOB_TERMINAL
 from transfer_engine.store.api import Canceled, Inserted, Reader, Store
+from transfer_engine.tunables import Tunables, Tuned
 from transfer_engine.views import FileView, JobView, StoredEvent
 
 log = logging.getLogger(__name__)
@@ -66,10 +70,15 @@ class Engine:
         deps: Deps,
         schemes: Collection[str],
         closing: Sequence[Closable] = (),
+        tokens: TokenKeeper | None = None,
+        on_capabilities: Callable[[Mapping[str, Capabilities]], None] | None = None,
         grace_s: float = 0.0,
         threads: bool = True,
     ) -> None:
-        """Use `TransferEngine` of the package's top level; this one takes its parts."""
+        """Use `TransferEngine` of the package's top level; this one takes its parts.
+
+        Args: on_capabilities: told what operators say that storages can do; the whole of it.
+        """
         self.reader = reader
         self._store = store
         self._deps = deps
@@ -100,12 +109,35 @@ class Engine:
             on_shifts=self._dispatcher.absorb,
             running=self._dispatcher.driven.values,
         )
+        self.tunables = Tunables(
+            store=store,
+            limits=rules.limits,
+            shares=rules.shares,
+            modes=tools.settings.modes,
+            apply=self._retuned,
+            write=self._write,
+        )
+        """Limits, shares and defaults that are set while the engine runs."""
+        self._on_capabilities = on_capabilities
         self._dispatcher.duties.append(self._chooser)
         self._dispatcher.driver.next_replica = self._chooser.next_replica
         self._dispatcher.foresight.follow(self._dispatcher.driven.values, threads=threads)
         self.explainer = Explainer(reader=reader, sight=self._dispatcher, now=deps.clock.now)
         """Why something does not move."""
         self._dispatcher.duties.append(self.control)
+        self.forcing = Forcing(
+            store=store,
+            reader=reader,
+            orders=self.control.caps,
+            now=deps.clock.now,
+            write=self._write,
+            started=self._dispatcher.forced,
+            why_not=self.why_not_ready,
+        )
+        """Transfers that are started out of turn."""
+        self._tokens = tokens
+        if tokens is not None:
+            self._dispatcher.duties.append(tokens)
         self._loop_task: asyncio.Task[None] | None = None
         self._writes: set[asyncio.Task[Any]] = set()
         self._ended = False
@@ -118,9 +150,12 @@ class Engine:
         """Open the store and start. Raises: StoreLocked, StoreUnavailable."""
         await self._store.open()
         try:
+            await self.tunables.load()
             await self.control.load()
             self._ordered()
             await self._dispatcher.load()
+            if self._tokens is not None:
+                self._tokens.begin()
         except BaseException:
             await self._store.close()
             raise
@@ -230,7 +265,7 @@ class Engine:
                 metadata=metadata,
                 key=key,
             )
-        planned = await self._plan(request)
+        planned = await self._plan(self.tunables.tuned.defaults.queued(request, self._deps.clock.now()))
         self.control.check(planned)
         planned = await self._chooser.arrange(planned)
         self._dispatcher.expect()
@@ -249,10 +284,14 @@ class Engine:
             new_id=self._deps.new_id(),
             schemes=self._schemes,
         )
+        def plan_and_seal() -> PlannedJob:
+            job = plan()
+            return job if self._tokens is None else self._tokens.seal(request, job)
+
         # A job of 100,000 files takes a second to check: meanwhile the loop has copies to watch.
         if self._threads and len(request.transfers) > PLAN_INLINE_MAX:
-            return await asyncio.to_thread(plan)
-        return plan()
+            return await asyncio.to_thread(plan_and_seal)
+        return plan_and_seal()
 
     async def cancel(self, job_id: JobId, file_ids: Sequence[FileId] | None = None) -> Canceled:
         """Cancel a job or some of its transfers; running copies are stopped and their remains removed.
@@ -377,6 +416,13 @@ class Engine:
     def backlog(self) -> dict[tuple[Link, str, str], int]:
         """(link, VO, activity) → transfers that could be claimed now if there were room."""
         return self._dispatcher.board.ready_by_sharer()
+
+    def _retuned(self, tuned: Tuned) -> None:
+        """What operators have set has changed."""
+        self._dispatcher.prepare = tuned.defaults.fill
+        self._dispatcher.retune(tuned.limits, tuned.shares)
+        if self._on_capabilities is not None:
+            self._on_capabilities(tuned.capabilities)
 
     def _ordered(self) -> None:
         """What operators have ordered has changed."""

@@ -272,6 +272,18 @@ class Governor:
                 self._board.scheduler.cap(place, "order", caps.get(place))
         self._wake()
 
+    def retune(self, limits: LimitTable) -> None:
+        """Other limits are configured: what the optimizer may choose from has changed."""
+        self._limits = limits
+        self._rebound()
+        self._wake()
+
+    @_learning(None)
+    def _rebound(self) -> None:
+        for place in list(self._board.scheduler.rooms):
+            if place.kind in OPTIMIZED:
+                self._board.scheduler.cap(place, "optimizer", self._optimized(place))
+
     def _apply(self, changed: frozenset[Place]) -> None:
         if not changed:
             return
@@ -289,7 +301,7 @@ class Governor:
 
     def _bounds(self, place: Place) -> tuple[int, int]:
         highest = self._limits.at(place)
-        return min(self._limits.least.get(place, 1), highest), highest
+        return min(self._limits.least_of(place), highest), highest
 
     def _waiting(self, place: Place) -> int:
         return self._board.scheduler.room(place).pending

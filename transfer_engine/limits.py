@@ -11,7 +11,7 @@ reach, from the decision to start it until it is settled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +19,8 @@ from transfer_engine.config import Limits
 from transfer_engine.places import Link, Place
 
 UNLIMITED: Final = 1 << 30
+ANY: Final = "*"
+"""Every endpoint."""
 NODE: Final = Place("node", "")
 
 
@@ -39,6 +41,8 @@ class LimitTable:
     """Bytes per second of `in`, `out` and `link` places."""
     least: Mapping[Place, int] = field(default_factory=dict)
     """Below which the optimizer does not go."""
+
+    # A link's end may be `*`; of the rows that cover a link the most specific one holds.
 
     @classmethod
     def of(cls, limits: Limits) -> LimitTable:
@@ -86,7 +90,21 @@ class LimitTable:
 
     def of_link(self, link: Link) -> int:
         """Most transfers on `link`."""
-        return self.links.get(link, self.link_default)
+        return self.links[row] if (row := covering(self.links, link)) else self.link_default
+
+    def least_of(self, place: Place) -> int:
+        """Fewest transfers that the optimizer leaves in a place."""
+        if place.kind == "link":
+            rows = (Place("link", *ends) for ends in _ends(Link(place.name, place.other)))
+            return next((self.least[row] for row in rows if row in self.least), 1)
+        return self.least.get(place, 1)
+
+    def band(self, place: Place) -> float | None:
+        """Most bytes per second of an `in`, `out` or `link` place; None: no limit."""
+        found = self.bands.get(place)
+        if found is None and place.kind != "link":
+            found = self.bands.get(Place(place.kind, ANY))
+        return found
 
     def at(self, place: Place) -> int:
         """Most transfers in a place."""
@@ -101,3 +119,12 @@ class LimitTable:
                 return self.node
             case _:
                 return self.vos.get(place, UNLIMITED)
+
+
+def covering(rows: Container[Link], link: Link) -> Link | None:
+    """The most specific of some rows that covers a link: its own, its source's, its destination's, everybody's."""
+    return next((row for row in _ends(link) if row in rows), None)
+
+
+def _ends(link: Link) -> tuple[Link, Link, Link, Link]:
+    return link, Link(link.source_se, ANY), Link(ANY, link.dest_se), Link(ANY, ANY)

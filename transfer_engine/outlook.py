@@ -64,6 +64,11 @@ class Foresight:
         self._running = running
         self._threads = threads
 
+    def retune(self, shares: ShareTable) -> None:
+        """Other shares and limits are configured."""
+        self._shares = shares
+        self._made_at = None
+
     # Lanes
 
     def outlooks(self) -> Mapping[LaneKey, Outlook]:

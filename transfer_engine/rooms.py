@@ -69,6 +69,11 @@ class Room:
             self._caps[owner] = cap
         self._bound()
 
+    def configure(self, limit: int) -> None:
+        """Set the configured limit."""
+        self._configured = limit
+        self._bound()
+
     def _bound(self) -> None:
         self.limit = min((cap.limit for cap in self._caps.values()), default=UNLIMITED)
         self.limit = min(self.limit, self._configured)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from transfer_engine import order
-from transfer_engine.lanes import Lane, Site, VoNode
+from transfer_engine.lanes import Lane, Level, Site, VoNode
 from transfer_engine.limits import NODE, LimitTable
 from transfer_engine.model import Queue, QueueId
 from transfer_engine.pacing import LARGE
@@ -52,10 +52,10 @@ class Scheduler:
     """Everything that waits, as counts, and everything that is limited."""
 
     def __init__(self, limits: LimitTable, shares: ShareTable) -> None:
-        self._limits = limits
-        self._shares = shares
-        self.turns = Turns(self._reconsider)
-        self.band_turns = BandTurns(self._reconsider)
+        self.limits = limits
+        self.shares = shares
+        self.turns = Turns(self.reconsider)
+        self.band_turns = BandTurns(self.reconsider)
         self.node = Room(NODE, limits.node)
         self.rooms: dict[Place, Room] = {NODE: self.node}
         self.bands: dict[Place, Band] = {place: Band(place, bytes_s) for place, bytes_s in limits.bands.items()}
@@ -90,7 +90,7 @@ class Scheduler:
         """The room of a place."""
         room = self.rooms.get(place)
         if room is None:
-            room = self.rooms[place] = Room(place, self._limits.at(place))
+            room = self.rooms[place] = Room(place, self.limits.at(place))
             for owner, cap in self.first_caps(place):
                 room.cap(owner, cap)
         return room
@@ -111,11 +111,6 @@ class Scheduler:
         if lane is not None:
             return lane
         link, site = self.link(queue.source_se, queue.dest_se), self._site(queue.dest_se)
-        group = self._shares.group(queue.source_se, queue.dest_se)
-        vo = site.vos.get((queue.vo, group))
-        if vo is None:
-            vo = site.vos[queue.vo, group] = VoNode(site, queue.vo, self._shares.of_vo(queue.vo, group))
-        activity = vo.activity(queue.activity, self._shares.of_activity(queue.vo, queue.activity))
         places = (
             Place("out", queue.source_se),
             Place("link", queue.source_se, queue.dest_se),
@@ -123,18 +118,36 @@ class Scheduler:
             Place("vo-out", queue.source_se, queue.vo),
             *((Place("size", queue.dest_se, str(queue.size_class)),) if queue.size_class >= LARGE else ()),
         )
-        limited = (Place("in", queue.dest_se), *places[:2])
         lane = Lane(
             queue,
             priority,
             link=link,
             site=site,
-            level=activity.level(priority),
+            level=self.level_of(queue, priority),
             rooms=(site.room, *map(self.room, places), self.node),
-            bands=tuple(self.bands[place] for place in limited if place in self.bands),
+            bands=self.bands_of(queue),
         )
         self.lanes[queue.id, priority] = lane
         return lane
+
+    def level_of(self, queue: Queue, priority: int) -> Level:
+        """Where a queue's transfers of a priority compete at their destination, by the shares in force."""
+        site = self._site(queue.dest_se)
+        group = self.shares.group(queue.source_se, queue.dest_se)
+        vo = site.vos.get((queue.vo, group))
+        if vo is None:
+            vo = site.vos[queue.vo, group] = VoNode(site, queue.vo, self.shares.of_vo(queue.vo, group))
+        return vo.activity(queue.activity, self.shares.of_activity(queue.vo, queue.activity)).level(priority)
+
+    def bands_of(self, queue: Queue) -> tuple[Band, ...]:
+        """What limits the bytes per second of a queue's copies."""
+        source, into = queue.source_se, queue.dest_se
+        found = []
+        for place in (Place("in", into), Place("out", source), Place("link", source, into)):
+            limit = self.limits.band(place)
+            if limit is not None:
+                found.append(self.bands.setdefault(place, Band(place, limit)))
+        return tuple(found)
 
     def ready(self, queue: Queue, priority: int, n: int, n_bytes: int, now: float) -> Lane:
         """So many more transfers (or fewer) can be claimed."""
@@ -147,7 +160,7 @@ class Scheduler:
             self._pend(lane, change)
             if n > 0:
                 lane.blocked = False
-            self._reconsider(lane, now)
+            self.reconsider(lane, now)
         return lane
 
     def _pend(self, lane: Lane, n: int) -> None:
@@ -157,7 +170,7 @@ class Scheduler:
         lane.rooms[2].pending += n
         self.node.pending += n
 
-    def _reconsider(self, lane: Lane, now: float) -> None:
+    def reconsider(self, lane: Lane, now: float) -> None:
         """A lane may have become able, or unable, to start something."""
         if lane.n_ready <= 0 or lane.blocked:
             self._close(lane)
@@ -182,7 +195,7 @@ class Scheduler:
         """A destination that its transfers may have waited for is free."""
         if lane.blocked:
             lane.blocked = False
-            self._reconsider(lane, now)
+            self.reconsider(lane, now)
 
     # Slots
 
@@ -213,7 +226,7 @@ class Scheduler:
         for band in lane.bands:
             band.give_back(bytes_s)
             for waiting in band.wake():
-                self._reconsider(waiting, now)
+                self.reconsider(waiting, now)
         activity = lane.level.activity
         activity.account.change(-1, now)
         activity.vo.account.change(-1, now)
@@ -255,13 +268,18 @@ class Scheduler:
         room = self.room(place)
         before = room.limit
         room.cap(owner, cap)
+        self.bounded(room, before)
+
+    def bounded(self, room: Room, before: int) -> None:
+        """Another number may run in a place than before."""
+        place = room.place
         self.n_closings += (before <= 0) != (room.limit <= 0)
         if place.kind == "in" and place.name in self.sites:
             self.sites[place.name].note_room()
         if room.limit > before:
             self._roomier(room)
-        elif room.place.kind == "in" and room.place.name in self.sites:
-            self.turns.withdraw(self.sites[room.place.name])
+        elif place.kind == "in" and place.name in self.sites:
+            self.turns.withdraw(self.sites[place.name])
 
     def _roomier(self, room: Room) -> None:
         self.turns.freed(room)

@@ -23,7 +23,7 @@ from transfer_engine.config import Shares
 EVERYWHERE: Final = ("*", "*")
 
 
-def _level(weights: Mapping[str, float]) -> dict[str, float]:
+def level(weights: Mapping[str, float]) -> dict[str, float]:
     """Scaled to a mean of 1: a link whose shares are written in per cent does not outweigh one in units."""
     mean = sum(weights.values()) / max(len(weights), 1) or 1.0
     return {vo: weight / mean for vo, weight in weights.items()}
@@ -46,7 +46,7 @@ class ShareTable:
             vos=dict(shares.vos),
             activities={vo: dict(a) for vo, a in shares.activities.items()},
             default=shares.default,
-            links={(row.source.lower(), row.destination.lower()): _level(row.vos) for row in shares.links},
+            links={(row.source.lower(), row.destination.lower()): level(row.vos) for row in shares.links},
         )
 
     def group(self, source_se: str, dest_se: str) -> tuple[str, str]:
@@ -86,6 +86,11 @@ class Account:
             self.served += self.held * (now - self.at) / self.weight
         self.at = now
         self.held += n
+
+    def reweigh(self, weight: float, now: float) -> None:
+        """From now on its slots count by another weight; what it was served stays as it was counted."""
+        self.change(0, now)
+        self.weight = weight
 
     def until(self, now: float) -> float:
         """Served per weight until now."""

@@ -151,6 +151,11 @@ class BandTurns:
         self._futile: dict[Band, float] = {}
         """How many times rarer it is kept, where it was in vain."""
 
+    def forget(self) -> None:
+        """The bands there were are no more."""
+        self._kept.clear()
+        self._futile.clear()
+
     def over(self, lane: Lane, need: float, now: float) -> Band | None:
         """Where a lane whose turn it is has to wait; it is remembered there."""
         for band in lane.bands:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +18,17 @@ from protocols.registry import Registry
 from transfer_engine.attempt import Tools
 from transfer_engine.clock import Deps
 from transfer_engine.config import Settings, TlsSettings
+from transfer_engine.credentials.api import Issuers
 from transfer_engine.credentials.fixed import OneForAll
+from transfer_engine.credentials.keeper import TokenKeeper
+from transfer_engine.credentials.proxies import Proxies
+from transfer_engine.credentials.source import UserCredentials
 from transfer_engine.dispatcher import Rules
 from transfer_engine.engine import Engine
 from transfer_engine.errors import Invalid
 from transfer_engine.health import Health
 from transfer_engine.identity.loopback import LoopbackOnly
+from transfer_engine.identity.token_endpoint import Clients
 from transfer_engine.limits import LimitTable
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
@@ -31,6 +37,7 @@ from transfer_engine.shares import ShareTable
 from transfer_engine.store import memory
 from transfer_engine.store.memory import MemoryStore
 from transfer_engine.store.sqlite import SqliteStore
+from transfer_engine.vault import Vault
 
 TPC: Final = {
     "full": Capabilities(pull=True, push=True),
@@ -51,6 +58,7 @@ class TransferEngine(Engine):
         adapters: Sequence[Adapter] | None = None,
         deps: Deps | None = None,
         inline: bool = False,
+        issuers: Issuers | None = None,
     ) -> None:
         """Nothing is opened before `async with`.
 
@@ -61,16 +69,32 @@ class TransferEngine(Engine):
             adapters: who speaks to storages; None: HTTP/WebDAV.
             deps: clock, chance and ids; None: the real ones.
             inline: no threads: for an event loop with virtual time.
+            issuers: who renews tokens; None: those of the settings at which this service is a client.
 
         Raises: Invalid: a setting is out of range, or the database is of a kind that cannot be opened.
         """
         settings = settings or Settings()
         deps = deps or Deps()
-        store = store_of(database_url(database or settings.database), deps, inline=inline)
+        url = database_url(database or settings.database)
+        store = store_of(url, deps, inline=inline)
+        self.vault = cache(partial(Vault.of, settings.vault, url))
+        """Makes the one vault of this engine, when first called. Raises: Invalid: its key is not as it should be."""
         registry = Registry(adapters if adapters is not None else storages(settings))
+        clients = issuers or clients_of(settings, deps)
+        keeper = TokenKeeper(
+            store=store,
+            vault=self.vault,
+            issuers=clients,
+            now=deps.clock.now,
+            margin_s=settings.transfer.token_margin_s,
+        )
         tools = Tools(
             adapters=registry,
-            credentials=OneForAll(credential_source(settings.tls)),
+            credentials=UserCredentials(
+                own=OneForAll(credential_source(settings.tls)),
+                tokens=keeper,
+                proxies=Proxies(store=store, vault=self.vault, now=deps.clock.now),
+            ),
             settings=settings.transfer,
             clock=deps.clock,
             streams=asyncio.Semaphore(settings.limits.streamed),
@@ -90,7 +114,9 @@ class TransferEngine(Engine):
             rules=rules,
             deps=deps,
             schemes=registry.schemes,
-            closing=[registry],
+            closing=[keeper, *([clients] if isinstance(clients, Clients) else []), registry],
+            tokens=keeper,
+            on_capabilities=partial(_tell, registry, told_capabilities(settings)),
             grace_s=settings.service.grace_s if database or settings.database != "sqlite://" else 0.0,
             threads=not inline,
         )
@@ -101,6 +127,11 @@ def store_of(url: str, deps: Deps, *, inline: bool) -> SqliteStore | MemoryStore
     if url.startswith(memory.URL):
         return MemoryStore.of(url, incarnation=deps.new_id(), now=deps.clock.now)
     return SqliteStore(url, incarnation=deps.new_id(), now=deps.clock.now, inline=inline)
+
+
+def clients_of(settings: Settings, deps: Deps) -> Clients:
+    """This service as a client of the token issuers in the settings. Raises: Invalid."""
+    return Clients([issuer for issuer in settings.auth.issuers if issuer.client_id is not None], deps.clock)
 
 
 def database_url(database: str) -> str:
@@ -125,10 +156,20 @@ def http_adapter(settings: Settings) -> HttpAdapter:
     return HttpAdapter(
         ca=ca,
         verify_tls=tls.verify,
-        capabilities={
-            se.lower(): TPC[limits.tpc] for se, limits in settings.limits.endpoints.items() if limits.tpc != "auto"
-        },
+        capabilities=told_capabilities(settings),
     )
+
+
+def told_capabilities(settings: Settings) -> dict[str, Capabilities]:
+    """What the settings say that storages can do."""
+    return {se.lower(): TPC[limits.tpc] for se, limits in settings.limits.endpoints.items() if limits.tpc != "auto"}
+
+
+def _tell(registry: Registry, settled: Mapping[str, Capabilities], ordered: Mapping[str, Capabilities]) -> None:
+    """Let HTTP adapters believe what operators say of storages, over what the settings say."""
+    for adapter in registry.adapters:
+        if isinstance(adapter, HttpAdapter):
+            adapter.believe({**settled, **ordered})
 
 
 def credential_source(tls: TlsSettings) -> Callable[[str], Credential]:

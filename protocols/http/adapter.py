@@ -24,7 +24,7 @@ from protocols.errors import AlreadyExists, Missing, Phase, Scope
 from protocols.http.bodies import Bodies
 from protocols.http.copy import Copier
 from protocols.http.directories import Directories
-from protocols.http.quirks import Quirks
+from protocols.http.quirks import ANY, Quirks
 from protocols.http.session import AddressPolicy, Sessions
 from protocols.http.urls import WIRE_SCHEMES, endpoint_of, told_endpoint, wire_url
 from protocols.http.webdav import Metadata
@@ -36,6 +36,10 @@ _DEFAULTS: Final = Timeouts()
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _told(capabilities: Mapping[str, Capabilities]) -> dict[str, Capabilities]:
+    return {name if name == ANY else told_endpoint(name): known for name, known in capabilities.items()}
 
 
 class HttpAdapter:
@@ -67,8 +71,7 @@ class HttpAdapter:
             etag_md5_endpoints: endpoints whose ETag is the md5 of the content (rclone with `--etag-hash`).
             address_allowed: asked for the IP address of every connection; False forbids it.
         """
-        told = {told_endpoint(endpoint): known for endpoint, known in (capabilities or {}).items()}
-        self._quirks = Quirks(now=_now, configured=told)
+        self._quirks = Quirks(now=_now, configured=_told(capabilities or {}))
         self._sessions = Sessions(
             user_agent=user_agent,
             ca=ca,
@@ -91,6 +94,10 @@ class HttpAdapter:
     def capabilities(self, url: str) -> Capabilities:
         """As configured, or as learned in the last 24 hours."""
         return self._quirks.capabilities(endpoint_of(wire_url(url)))
+
+    def believe(self, capabilities: Mapping[str, Capabilities]) -> None:
+        """Take other capabilities for known from now on; see `__init__`. `*`: of endpoints that are not named."""
+        self._quirks.configure(_told(capabilities))
 
     async def stat(
         self, url: str, *, credential: Credential = ANONYMOUS, digest: str | None = None, timeouts: Timeouts = _DEFAULTS

@@ -16,6 +16,8 @@ from protocols.api import Capabilities
 
 EXPIRY_S: Final = 24 * 3600.0
 ENDPOINTS_MAX: Final = 4096
+ANY: Final = "*"
+"""Stands for every endpoint that is not named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +144,18 @@ class Quirks:
         return record
 
     def _told(self, endpoint: str) -> Capabilities | None:
-        return self._configured.get(endpoint) or self._configured.get(endpoint.rpartition(":")[0])
+        told = self._configured
+        return told.get(endpoint) or told.get(endpoint.rpartition(":")[0]) or told.get(ANY)
+
+    def configure(self, configured: Mapping[str, Capabilities]) -> None:
+        """Other capabilities are known from now on; where that changes nothing, what was learned stays."""
+        before = {endpoint: self._told(endpoint) for endpoint in self._records}
+        self._configured = dict(configured)
+        for endpoint, record in self._records.items():
+            told = self._told(endpoint)
+            if told != before[endpoint]:
+                record.pull, record.push = (None, None) if told is None else (told.pull, told.push)
+                record.configured = told is not None and bool(told.pull or told.push)
 
     def capabilities(self, endpoint: str) -> Capabilities:
         """What is known of the endpoint as the active party."""

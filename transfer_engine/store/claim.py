@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, exists, insert, select, text, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, select, text, update
 from sqlalchemy.sql import Select
 
-from transfer_engine.model import Assignment, Claim
+from transfer_engine.model import Assignment, Claim, FileId
 from transfer_engine.states import FileState, JobState
 from transfer_engine.store import rows
+from transfer_engine.store.api import Forced
 from transfer_engine.store.books import Books
 from transfer_engine.store.tables import DRIVEN_SQL, HELD_AT, READY_SQL, REMAINS_SQL, events, jobs, transfers
+from transfer_engine.store.tally import Tally
 
 _driven = transfers.alias("driven")
 
@@ -41,6 +43,18 @@ _PICK: Final[Select[Any]] = (
     .order_by(transfers.c.id)
     .limit(bindparam("n"))
 )
+
+_NAMED: Final[Select[Any]] = (
+    select(*_ORDER)
+    .select_from(_JOINED)
+    .where(
+        transfers.c.id == bindparam("file"),
+        transfers.c.state == FileState.SUBMITTED.value,
+        func.coalesce(transfers.c.retry_at, 0.0) < HELD_AT,
+        ~exists().where(_driven.c.dest_key == transfers.c.dest_key, text("driven." + DRIVEN_SQL)),
+    )
+)
+_UNDELAY: Final = update(transfers).where(transfers.c.id == bindparam("file")).values(retry_at=None)
 
 _START: Final = (
     update(transfers)
@@ -101,8 +115,10 @@ class ClaimTransfers:
         picked: list[Any] = []
         for claim in claims:
             picked += _pick(connection, claim, taken)
-        if not picked:
-            return []
+        return self.start(connection, picked, now) if picked else []
+
+    def start(self, connection: Connection, picked: Sequence[Any], now: float) -> list[Assignment]:
+        """Take rows, of which there are some, to ACTIVE."""
         owner = self._books.incarnation
         connection.execute(_START, [{"file": row.id, "owner_": owner, "at_": now} for row in sorted(picked)])
         fresh = {row.job_ref: row.job_id for row in picked if row.job_state == JobState.SUBMITTED}
@@ -116,6 +132,34 @@ class ClaimTransfers:
     def _assignment(self, connection: Connection, row: Any, now: float) -> Assignment:
         claimed = rows.assignment(row, self._books.queue(connection, row.queue_id))
         return replace(claimed, epoch=claimed.epoch + 1, claimed_at=now, copying=False)
+
+
+class ClaimFiles:
+    """The operation `claim_files`."""
+
+    def __init__(self, books: Books, claim: ClaimTransfers) -> None:
+        self._books = books
+        self._claim = claim
+
+    def __call__(self, connection: Connection, batch: Sequence[tuple[Sequence[FileId], float]]) -> list[Forced]:
+        """For each (transfers, now) those that could be claimed."""
+        return [self._one(connection, file_ids, now) for file_ids, now in batch]
+
+    def _one(self, connection: Connection, file_ids: Sequence[FileId], now: float) -> Forced:
+        picked: dict[int, Any] = {}
+        gone = Tally()
+        for file_id in dict.fromkeys(file_ids):
+            row = connection.execute(_NAMED, {"file": file_id}).one_or_none()
+            if row is not None and row.dest_key not in picked:
+                picked[row.dest_key] = row
+                if row.retry_at is None:
+                    gone.add(row.queue_id, row.priority, -1, row.size_bytes)
+        if not picked:
+            return Forced(orders=(), shifts=())
+        rows_ = list(picked.values())
+        connection.execute(_UNDELAY, [{"file": row.id} for row in rows_])
+        shifts = gone.shifts(connection, self._books)
+        return Forced(orders=tuple(self._claim.start(connection, rows_, now)), shifts=shifts)
 
 
 def _pick(connection: Connection, claim: Claim, taken: set[int]) -> list[Any]:

@@ -9,9 +9,9 @@ from transfer_engine.errors import Conflict
 from transfer_engine.model import Assignment, Claim, FileId, PlannedJob, Shift
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState
-from transfer_engine.store.api import Inserted
+from transfer_engine.store.api import Forced, Inserted
 from transfer_engine.store.memory_rows import Bucket, Job, Row
-from transfer_engine.store.memory_tables import Tables
+from transfer_engine.store.memory_tables import Shifts, Tables
 
 
 def insert(tables: Tables, planned: PlannedJob) -> Inserted:
@@ -62,6 +62,10 @@ def claim(tables: Tables, claims: Sequence[Claim], now: float, owner: str) -> li
         bucket = tables.buckets.get((wanted.queue_id, wanted.priority))
         if bucket is not None and bucket.n:
             _pick(tables, bucket, wanted.n, picked)
+    return _start(tables, picked, now, owner)
+
+
+def _start(tables: Tables, picked: Sequence[Row], now: float, owner: str) -> list[Assignment]:
     begun: dict[int, Job] = {}
     for row in picked:
         row.state = FileState.ACTIVE
@@ -78,6 +82,35 @@ def claim(tables: Tables, claims: Sequence[Claim], now: float, owner: str) -> li
     return [row.assignment(now) for row in picked]
 
 
+def claim_files(tables: Tables, file_ids: Sequence[FileId], now: float, owner: str) -> Forced:
+    """See `Store.claim_files`."""
+    picked: list[Row] = []
+    shifts = Shifts()
+    for file_id in dict.fromkeys(file_ids):
+        place = tables.place(file_id)
+        file = None if place is None else place[0].files[place[1]]
+        if place is None or file is None or file.state is not FileState.SUBMITTED or place[0].held:
+            continue
+        row = tables.row(*place)
+        if row.file.dest_key in tables.destinations:
+            continue
+        if row.is_ready():
+            shifts.add(row, -1)
+            tables.leave(row)
+        row.retry_at = None
+        _drive(tables, row)
+        picked.append(row)
+    return Forced(orders=tuple(_start(tables, picked, now, owner)), shifts=shifts.all())
+
+
+def _drive(tables: Tables, row: Row) -> None:
+    tables.drive(row)
+    if row.dest_owned:
+        tables.forget_remains(row)
+    # It is not ready any more: a second number of it in the same heap must not be taken.
+    row.state = FileState.ACTIVE
+
+
 def _pick(tables: Tables, bucket: Bucket, n: int, picked: list[Row]) -> None:
     """Drive up to `n` transfers, oldest first; those whose destination is driven stay where they are."""
     passed_over: list[int] = []
@@ -91,12 +124,8 @@ def _pick(tables: Tables, bucket: Bucket, n: int, picked: list[Row]) -> None:
             passed_over.append(file_id)
             continue
         tables.leave(row)
-        tables.drive(row)
-        if row.dest_owned:
-            tables.forget_remains(row)
+        _drive(tables, row)
         picked.append(row)
-        # It is not ready any more: a second number of it in the same heap must not be taken.
-        row.state = FileState.ACTIVE
         n -= 1
     for file_id in passed_over:
         heapq.heappush(bucket.ids, file_id)

@@ -35,10 +35,10 @@ from transfer_engine.model import (
 )
 from transfer_engine.places import Ban
 from transfer_engine.store import notes, queries, replicas, schema
-from transfer_engine.store.api import Backlog, Canceled, Delayed, Inserted, JobFilter, LinkCount, WaitingFilter
+from transfer_engine.store.api import Backlog, Canceled, Delayed, Forced, Inserted, JobFilter, LinkCount, WaitingFilter
 from transfer_engine.store.books import Books
 from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire
-from transfer_engine.store.claim import ClaimTransfers, TakeOver, mark_copying
+from transfer_engine.store.claim import ClaimFiles, ClaimTransfers, TakeOver, mark_copying
 from transfer_engine.store.insert import Insert
 from transfer_engine.store.secrets import SecretOperations
 from transfer_engine.store.settle import ApplyChanges
@@ -111,6 +111,7 @@ class SqliteStore(SecretOperations):
         self._pool: ThreadPoolExecutor | None = None
         self._insert = Insert(self._books)
         self._claim = ClaimTransfers(self._books)
+        self._claim_files = ClaimFiles(self._books, self._claim)
         self._take_over = TakeOver(self._books)
         self._apply = ApplyChanges(self._books)
         cancel = CancelJobs(self._books)
@@ -194,6 +195,10 @@ class SqliteStore(SecretOperations):
     async def claim(self, claims: Sequence[Claim], now: float) -> list[Assignment]:
         """See `Store.claim`."""
         return cast("list[Assignment]", await self._writer.submit(self._claim, (claims, now)))
+
+    async def claim_files(self, file_ids: Sequence[FileId], now: float) -> Forced:
+        """See `Store.claim_files`."""
+        return cast("Forced", await self._writer.submit(self._claim_files, (file_ids, now)))
 
     async def mark_copying(self, file_id: FileId, epoch: int) -> bool:
         """See `Store.mark_copying`."""
