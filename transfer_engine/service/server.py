@@ -17,7 +17,7 @@ from transfer_engine.config_service import AuthSettings, ServiceSettings
 from transfer_engine.errors import Invalid
 from transfer_engine.identity.loopback import LoopbackOnly, is_loopback
 from transfer_engine.service.app import Door, build_app, no_chain
-from transfer_engine.service.tls import chain_of, server_context
+from transfer_engine.service.tls import FreshContext, chain_of
 
 if TYPE_CHECKING:
     from transfer_engine.engine import Engine
@@ -110,11 +110,11 @@ async def serve(
     Raises: Invalid: a setting is wrong (see `check_host`), a certificate cannot be used, or the port is taken.
     """
     host = check_host(service, door.auth)
-    context = server_context(service.tls)
+    fresh = FreshContext(service.tls) if service.tls.certificate is not None else None
     http_log = logging.getLogger(f"{__name__}.http")
     http_log.addFilter(_BRIEF)
     runner = web.AppRunner(
-        build_app(engine, service, door, chain_of=no_chain if context is None else chain_of, clock=clock),
+        build_app(engine, service, door, chain_of=no_chain if fresh is None else chain_of, clock=clock),
         handle_signals=False,
         logger=http_log,
         shutdown_timeout=service.grace_s,
@@ -123,13 +123,13 @@ async def serve(
     )
     await runner.setup()
     try:
-        await _bind(runner, host, service.port, context)
+        await _bind(runner, host, service.port, fresh and fresh.context)
         port = runner.addresses[0][1]
-        scheme = "http" if context is None else "https"
+        scheme = "http" if fresh is None else "https"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         log.info("listening", extra={"event": "listening", "url": url})
         on_ready(url)
-        await asyncio.Event().wait()
+        await (asyncio.Event().wait() if fresh is None else fresh.run())
     finally:
         await runner.cleanup()
         await door.authenticator.aclose()
