@@ -123,7 +123,7 @@ async def serve(
     )
     await runner.setup()
     try:
-        await _bind(runner, host, service.port, fresh and fresh.context)
+        await _bind(runner, host, service.port, None if fresh is None else fresh.context)
         port = runner.addresses[0][1]
         scheme = "http" if fresh is None else "https"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
