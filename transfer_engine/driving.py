@@ -18,6 +18,7 @@ from protocols.errors import Again, Phase, Scope, TransferError
 from transfer_engine import settle
 from transfer_engine.attempt import Attempt, ClaimLostError, Progress, Tools
 from transfer_engine.clock import Deps
+from transfer_engine.credentials.errors import IssuerAway
 from transfer_engine.errors import EngineError, StoreUnavailable
 from transfer_engine.model import Applied, Assignment, Change, Cleaned, Failed, Failure, Outcome, Released, Unknown
 from transfer_engine.recovery import LOST, Probe
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+ISSUER_WAITS_MAX: Final = 6
+"""Doublings of the wait for a token issuer that is away: five minutes or so with the usual settings."""
 STORE_RETRY_S: Final = 1.0
 """Pause before a store that could not answer is asked again."""
 
@@ -250,6 +253,9 @@ class Driver:
         n_excused = 0
         if isinstance(outcome, Failed) and outcome.charge:
             n_excused = self._watcher.failed(driven, outcome.failure)
+            if outcome.failure.code == IssuerAway.code:
+                # However long an issuer is away, its users' transfers wait; claims without a failure are such waits.
+                n_excused = min(max(order.epoch - order.n_failed, 1), ISSUER_WAITS_MAX)
         try:
             change = settle.decide(order, outcome, now=now, policy=self._retry, rng=rng, n_excused=n_excused)
         except Exception as error:  # noqa: BLE001 - task boundary: one transfer's bug must not end the others

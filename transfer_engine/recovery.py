@@ -23,6 +23,7 @@ from typing import Final
 from protocols.api import Stat
 from protocols.errors import Again, Missing, Phase, Scope, TransferError
 from transfer_engine.attempt import Tools
+from transfer_engine.credentials.errors import TokenEnded, TokenRefused
 from transfer_engine.model import Assignment, Cleaned, Done, Failed, Failure, Verify
 from transfer_engine.patience import remove
 from transfer_engine.verification import Expected, evidence_of, mismatch
@@ -143,6 +144,10 @@ class Probe:
             try:
                 stat = await self._look(expected)
                 seen = _seen(stat)
+            except (TokenEnded, TokenRefused):
+                # Nobody will ever be able to look; whatever still writes has had its time to end.
+                await asyncio.sleep(settings.quarantine_s)
+                return None, False
             except TransferError:
                 stat, seen = None, None
             now = loop.time()

@@ -22,7 +22,8 @@ from transfer_engine.states import Event, FileState, JobType
 _RUNNING: Final = frozenset({FileState.ACTIVE, FileState.VERIFYING})
 _CANCELING: Final = frozenset({FileState.CANCELING})
 
-REPLICA_CANNOT_HELP: Final = frozenset({"ALREADY_EXISTS", "NO_SPACE", "DENIED", "REFUSED"})
+_NO_CREDENTIAL: Final = frozenset({"TOKEN_ENDED", "TOKEN_REFUSED", "CLIENT_REFUSED", "PROXY_ENDED", "SECRET_LOST"})
+REPLICA_CANNOT_HELP: Final = frozenset({"ALREADY_EXISTS", "NO_SPACE", "DENIED", "REFUSED"}) | _NO_CREDENTIAL
 """Failures at the destination that every other source would meet as well."""
 
 
