@@ -16,6 +16,7 @@ from protocols.api import CopyEnd, CopyRequest, Marker, Mode, OnMarker
 from protocols.checksum import Checksum, to_base64
 from protocols.errors import (
     BadServer,
+    Denied,
     OutcomeUnknown,
     ParentMissing,
     Phase,
@@ -30,6 +31,7 @@ from protocols.errors import (
 )
 from protocols.http import faults
 from protocols.http.directories import Directories
+from protocols.http.macaroon import Macaroons
 from protocols.http.markers import Failure, Malformed, MarkerParser, Success
 from protocols.http.quirks import Quirks, Record
 from protocols.http.urls import endpoint_of, wire_url
@@ -90,14 +92,18 @@ class Watch:
 class Copier:
     """Drives third-party copies."""
 
-    def __init__(self, *, wire: Wire, quirks: Quirks, metadata: Metadata, directories: Directories) -> None:
+    def __init__(
+        self, *, wire: Wire, quirks: Quirks, metadata: Metadata, directories: Directories, macaroons: Macaroons
+    ) -> None:
         self._wire = wire
         self._quirks = quirks
         self._metadata = metadata
         self._directories = directories
+        self._macaroons = macaroons
 
     async def run(self, request: CopyRequest, on_marker: OnMarker) -> CopyEnd:
         """See `Adapter.copy`."""
+        request = await self._macaroons.equip(request)
         http_request = _http_request(request)
         record = await self._may_try(request, http_request)
         if record.family is not None and record.family.copies_once:
@@ -115,11 +121,24 @@ class Copier:
         except ParentMissing:
             self._directories.forget(wire_url(request.destination_url))
             raise
+        except Denied as failure:
+            self._explain(request, failure)
+            raise
         except Unavailable as failure:
             # No connection to the storage that should get the COPY: its side, not the transfer's.
             if failure.scope is Scope.TRANSFER:
                 failure.scope = faults.scope_of(faults.Side.ACTIVE, request.mode)
             raise
+
+    def _explain(self, request: CopyRequest, failure: Denied) -> None:
+        """Without a token for the passive party it is no wonder that it lets nobody in."""
+        pull = request.mode is Mode.PULL
+        url = request.source_url if pull else request.destination_url
+        credential = request.source_credential if pull else request.destination_credential
+        if failure.scope is faults.scope_of(faults.Side.PASSIVE, request.mode) and (
+            why := self._macaroons.why_none(url, credential)
+        ):
+            failure.hint = f"the {failure.scope.lower()} gave no macaroon to show there ({why}): submit with tokens"
 
     async def _may_try(self, request: CopyRequest, http_request: Request) -> Record:
         """The active party's record; Unsupported where COPY cannot work or would do something else.
