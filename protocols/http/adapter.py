@@ -24,6 +24,7 @@ from protocols.errors import AlreadyExists, Missing, Phase, Scope
 from protocols.http.bodies import Bodies
 from protocols.http.copy import Copier
 from protocols.http.directories import Directories
+from protocols.http.macaroon import Macaroons
 from protocols.http.quirks import ANY, Quirks
 from protocols.http.session import AddressPolicy, Sessions
 from protocols.http.urls import WIRE_SCHEMES, endpoint_of, told_endpoint, wire_url
@@ -84,7 +85,13 @@ class HttpAdapter:
         self._metadata = Metadata(wire=wire, quirks=self._quirks, etag_md5_endpoints=etag_md5)
         self._directories = Directories(metadata=self._metadata, now=_now)
         self._bodies = Bodies(wire=wire, quirks=self._quirks)
-        self._copier = Copier(wire=wire, quirks=self._quirks, metadata=self._metadata, directories=self._directories)
+        self._copier = Copier(
+            wire=wire,
+            quirks=self._quirks,
+            metadata=self._metadata,
+            directories=self._directories,
+            macaroons=Macaroons(wire=wire, now=_now),
+        )
 
     @property
     def schemes(self) -> frozenset[str]:
