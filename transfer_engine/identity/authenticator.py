@@ -7,9 +7,9 @@ sent it and logged once; what was sent is in neither.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from typing import Final
 
 from protocols.credentials import Secret
@@ -33,12 +33,7 @@ from transfer_engine.identity.roles import (
     short_id,
     vos_of_certificate,
 )
-
-Front = Callable[[Shown], tuple[bytes, ...] | CertificateUser | None]
-"""What a reverse proxy in front says: a chain, or who somebody is, or nothing.
-
-Raises: BadCredential: its headers are there, and it did not send them or does not vouch for them.
-"""
+from transfer_engine.identity.x509.reverse_proxy import Forwarded, forwarded, is_front
 
 SHOWN_MAX: Final = 200
 """Longest text of a refused credential's issuer or subject in the log."""
@@ -46,10 +41,6 @@ _FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "x-f
 """Headers that only a proxy adds: whoever is behind it is not on this machine."""
 
 log = logging.getLogger(__name__)
-
-
-def no_front(_shown: Shown) -> None:
-    """There is no reverse proxy."""
 
 
 class TheAuthenticator:
@@ -61,8 +52,7 @@ class TheAuthenticator:
         *,
         clock: Clock,
         certificates: Certificates | None = None,
-        reverse_proxy: ReverseProxy | None = None,
-        front: Front = no_front,
+        reverse_proxy: ReverseProxy = ReverseProxy(),  # noqa: B008 - frozen
         extra_grants: ExtraGrants = no_extra_grants,
         documents: Mapping[str, Documents] | None = None,
     ) -> None:
@@ -70,7 +60,7 @@ class TheAuthenticator:
 
         Args:
             certificates: reads chains; None: client certificates are refused.
-            front: reads the headers of a reverse proxy.
+            reverse_proxy: whose headers are believed; by default nobody's.
             extra_grants: roles that were given while the service runs.
             documents: see `Tokens`.
         Raises: Invalid: settings that cannot be meant.
@@ -79,8 +69,7 @@ class TheAuthenticator:
         self._auth = auth
         self._clock = clock
         self._certificates = certificates
-        self._proxies = () if reverse_proxy is None else reverse_proxy.peers
-        self._front = front
+        self._reverse_proxy = reverse_proxy
         self._roles = Roles(auth, extra_grants=extra_grants)
         self._local_tokens = LocalTokens(auth.tokens)
         self._local = local_caller(auth)
@@ -88,16 +77,18 @@ class TheAuthenticator:
 
     async def identify(self, shown: Shown) -> Caller:
         """See `Authenticator.identify`."""
-        if shown.authorization is not None:
-            return await self._by_authorization(shown, shown.authorization)
         place = self._place(shown)
-        now = self._clock.now()
+        seen: list[Unverified] = []
         try:
-            chain = shown.chain or self._front(shown)
-            if chain:
-                return self._by_certificate(chain, place, now)
+            certificate = self._certificate_shown(shown)
+            if shown.authorization is not None:
+                return await self._by_authorization(shown.authorization, place, seen)
+            if certificate is not None:
+                return self._by_certificate(certificate, place)
         except BadCredential as refused:
-            self._refuse(place, refused, None)
+            # Also what is refused without any work is counted, and its lines in the log are.
+            self._failures.check(place, b"", self._clock.now())
+            self._refuse(place, refused, seen[0] if seen else None)
             raise
         return self._local if self._local is not None and self._is_here(shown) else ANYBODY
 
@@ -111,15 +102,9 @@ class TheAuthenticator:
 
     # Tokens
 
-    async def _by_authorization(self, shown: Shown, header: str) -> Caller:
-        place = self._place(shown)
+    async def _by_authorization(self, header: str, place: str, seen: list[Unverified]) -> Caller:
         self._failures.check(place, header, self._clock.now())
-        seen: list[Unverified] = []
-        try:
-            caller = await self._bearer(header, seen)
-        except BadCredential as refused:
-            self._refuse(place, refused, seen[0] if seen else None)
-            raise
+        caller = await self._bearer(header, seen)
         self._failures.accepted(header)
         return caller
 
@@ -169,10 +154,21 @@ class TheAuthenticator:
 
     # Certificates
 
-    def _by_certificate(self, found: tuple[bytes, ...] | CertificateUser, place: str, now: float) -> Caller:
-        shown = found.dn if isinstance(found, CertificateUser) else b"".join(found)
+    def _certificate_shown(self, shown: Shown) -> Forwarded | None:
+        """What there is of a certificate; the one of the web server in front is never its users'."""
+        front = is_front(shown.peer, self._reverse_proxy)
+        if front and shown.authorization is not None:
+            return None
+        found = forwarded(shown.headers, shown.peer, self._reverse_proxy)
+        if found is not None or front or not shown.chain:
+            return found
+        return Forwarded(chain=shown.chain)
+
+    def _by_certificate(self, certificate: Forwarded, place: str) -> Caller:
+        now = self._clock.now()
+        shown = b"".join(certificate.chain) or certificate.dn
         self._failures.check(place, shown, now)
-        user = found if isinstance(found, CertificateUser) else self._read(found, now)
+        user = self._read(certificate, now)
         delegation_id = short_id(user.dn, *user.fqans)
         vos = vos_of_certificate(self._auth, user.dn, user.fqans, delegation_id)
         facts = Facts(method=CERTIFICATE, user_dn=user.dn, groups=user.fqans, vos=vos)
@@ -186,35 +182,27 @@ class TheAuthenticator:
             shared_vos=self._roles.shared(vos),
             voms_cred=user.fqans,
             certificate=user.pem or None,
-            expires_at=user.expires_at,
+            expires_at=user.expires_at if math.isfinite(user.expires_at) else None,
         )
 
-    def _read(self, chain: tuple[bytes, ...], now: float) -> CertificateUser:
+    def _read(self, certificate: Forwarded, now: float) -> CertificateUser:
+        if not certificate.chain:
+            return CertificateUser(dn=certificate.dn, fqans=(), expires_at=math.inf, pem="")
         if self._certificates is None:
             raise BadCredential("client certificates are not believed here")
-        return self._certificates.user(chain, now)
+        return self._certificates.user(certificate.chain, now)
 
     # Where from
 
     def _is_here(self, shown: Shown) -> bool:
         """Does it come from this machine, and from nobody behind a proxy on it?"""
-        if _FORWARDED & shown.headers.keys() or self._is_proxy(shown.peer):
+        if _FORWARDED & shown.headers.keys() or is_front(shown.peer, self._reverse_proxy):
             return False
         return shown.peer is None or is_loopback(shown.peer)
 
-    def _is_proxy(self, peer: str | None) -> bool:
-        if peer is None or not self._proxies:
-            return False
-        try:
-            address = ipaddress.ip_address(peer.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return any(mapped in network for network in self._proxies)
-
     def _place(self, shown: Shown) -> str:
         """Whose refusals these are: behind a reverse proxy, those of the address that it saw."""
-        if self._is_proxy(shown.peer):
+        if is_front(shown.peer, self._reverse_proxy):
             last = shown.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
             if last:
                 return place_of(last)
