@@ -18,6 +18,7 @@ from transfer_engine.errors import Forbidden
 from transfer_engine.model import FileId, JobId, JobRequest
 from transfer_engine.places import Ban
 from transfer_engine.sealed import AuditEntry
+from transfer_engine.store.api import JobFilter
 from transfer_engine.store.seen import SeenReader, covers
 from transfer_engine.views import JobView, StoredEvent
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from transfer_engine.figures import LinkStatus, Running
     from transfer_engine.store.api import Canceled
 
+CANCEL_BLOCK: Final = 500
+"""Jobs that are read at once to be cancelled."""
 REFUSED: Final = "Not enough permissions"
 """FTS3's sentence."""
 
@@ -79,6 +82,25 @@ class Guarded:
         if not self._is_own(job):
             await self.audit("cancel", job_id, {"files": None if file_ids is None else list(file_ids)})
         return canceled
+
+    async def cancel_all(self, vo: str | None) -> tuple[int, int]:
+        """Cancel whatever has not ended of a VO, or (None) of everybody: (jobs, transfers) that this changed.
+
+        What is submitted meanwhile may be among them or not.
+
+        Raises: Forbidden. StoreUnavailable: not all is cancelled.
+        """
+        self.need(Role.VO_OPERATOR if vo is not None else Role.OPERATOR, vo)
+        await self.audit("cancel-all", vo or "*")
+        done: dict[JobId, int] = {}
+        while True:
+            # Those that are being stopped have not ended yet and are listed again.
+            where = JobFilter(vo=vo, open_only=True, limit=len(done) + CANCEL_BLOCK)
+            new = [job.job_id for job in await self.reader.jobs(where) if job.job_id not in done]
+            if not new:
+                return sum(map(bool, done.values())), sum(done.values())
+            for job_id in new:
+                done[job_id] = (await self._engine.cancel(job_id)).n_canceled
 
     async def set_priority(self, job_id: JobId, priority: int) -> None:
         """See `Engine.set_priority`. Raises: NotFound, Forbidden."""

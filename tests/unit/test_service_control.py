@@ -261,3 +261,19 @@ async def test_double_slashes_and_other_methods():
         async with service.http.put(service.url + "/ban/se") as response:
             assert response.status == 405
             assert response.headers["Allow"] == "DELETE,GET,POST"
+
+
+async def test_whatever_has_not_ended_is_cancelled():
+    async with running_service() as service:
+        several = await service.submit(file(1), file(2))
+        ended = await service.submit(file(3))
+        await service.call("DELETE", f"/jobs/{ended}")
+        nothing = {"affected_files": 0, "affected_dm": 0, "affected_jobs": 0}
+        assert await service.call("DELETE", "/jobs/vo/another") == (200, nothing)
+        told = {"affected_files": 2, "affected_dm": 0, "affected_jobs": 1}
+        assert await service.call("DELETE", "/jobs/vo/local") == (200, told)
+        assert (await service.call("GET", f"/jobs/{several}"))[1]["job_state"] == "CANCELED"
+        one = await service.submit(file(4))
+        assert await service.call("DELETE", "/jobs/all") == (200, told | {"affected_files": 1})
+        assert (await service.call("GET", f"/jobs/{one}"))[1]["job_state"] == "CANCELED"
+        assert await service.call("DELETE", "/jobs/all") == (200, nothing)

@@ -14,6 +14,7 @@ from transfer_engine.model import JobId
 from transfer_engine.places import Ban
 from transfer_engine.service.boundary import answer, caller_of, read_body
 from transfer_engine.service.wire.control import (
+    AffectedObject,
     HoldObject,
     ban_object,
     drain_object,
@@ -71,6 +72,19 @@ class Controls:
             ):
                 found.update(dict.fromkeys(job.job_id for job in await engine.reader.jobs(where)))
         return list(found)
+
+    async def cancel_vo(self, request: web.Request) -> web.Response:
+        """Cancel what has not ended of a VO: how much that was."""
+        return await self._cancel_all(self._of(request), request.match_info["vo"])
+
+    async def cancel_everything(self, request: web.Request) -> web.Response:
+        """Cancel what has not ended of everybody: how much that was."""
+        return await self._cancel_all(self._of(request), None)
+
+    @staticmethod
+    async def _cancel_all(engine: Guarded, vo: str | None) -> web.Response:
+        n_jobs, n_files = await engine.cancel_all(vo)
+        return answer(AffectedObject(affected_files=n_files, affected_dm=0, affected_jobs=n_jobs))
 
     async def unban_storage(self, request: web.Request) -> web.Response:
         """Lift the ban of a storage; none is fine, too."""

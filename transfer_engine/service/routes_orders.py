@@ -1,4 +1,4 @@
-"""What is ordered: bans, drain, holds."""
+"""What is ordered: bans, drain, holds, and that all be cancelled."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transfer_engine.service.wire.control import (
     BAN,
     DRAIN,
     USER_BAN,
+    AffectedObject,
     BanObject,
     DrainObject,
     HoldObject,
@@ -20,11 +21,37 @@ from transfer_engine.service.wire.control import (
 )
 
 HELD: Final[JsonType] = TypeAdapter(HoldObject)
+AFFECTED: Final[JsonType] = TypeAdapter(AffectedObject)
 
 
 def order_routes(controls: Controls) -> list[Route]:
-    """Bans, drain, holds."""
-    return [*_ban_routes(controls), *_control_routes(controls)]
+    """Bans, drain, holds, and the end of everything."""
+    return [*_ban_routes(controls), *_control_routes(controls), *_sweeping_routes(controls)]
+
+
+def _sweeping_routes(controls: Controls) -> list[Route]:
+    return [
+        Route(
+            name="cancelVo",
+            method="DELETE",
+            path="/jobs/vo/{vo}",
+            needs=Need.VO_CONTROL,
+            summary="Cancel whatever has not ended of a VO",
+            handler=controls.cancel_vo,
+            answers=AFFECTED,
+            statuses={403: "the caller does not operate the VO"},
+        ),
+        Route(
+            name="cancelEverything",
+            method="DELETE",
+            path="/jobs/all",
+            needs=Need.CONTROL,
+            summary="Cancel whatever has not ended, of everybody",
+            handler=controls.cancel_everything,
+            answers=AFFECTED,
+            statuses={403: "the caller does not operate the node"},
+        ),
+    ]
 
 
 def _ban_routes(controls: Controls) -> list[Route]:

@@ -88,6 +88,15 @@ class DrainObject(TypedDict):
     eta_s: float | None
 
 
+@with_config(ConfigDict(title="Affected"))
+class AffectedObject(TypedDict):
+    """How much was cancelled; deletions (`dm`) are none."""
+
+    affected_files: int
+    affected_dm: int
+    affected_jobs: int
+
+
 @with_config(ConfigDict(title="Hold"))
 class HoldObject(TypedDict):
     """A job that was put on hold or let go on."""
