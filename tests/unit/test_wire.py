@@ -291,7 +291,7 @@ def test_fts_own_sentences():
         ({"files": [file()], "params": {"bring_online": 100}}, "params.bring_online"),
         ({"files": [file()], "params": {"copy_pin_lifetime": 100}}, "params.copy_pin_lifetime"),
         ({"files": [file()], "params": {"archive_timeout": 100}}, "params.archive_timeout"),
-        ({"files": [file(source_tokens=["a"], destination_tokens=["b"])]}, "files[0].source_tokens"),
+        ({"files": [file(source_tokens=["a"], destination_tokens=["b"])]}, "files[0].source_tokens[0]"),
         ({"files": [file()] * 1001}, "files"),
     ],
 )

@@ -95,6 +95,17 @@ class Tokens:
         _check_signature(token, fitting, algorithm)
         return self._believed(token.claims, issuer)
 
+    async def check_signature(self, token: Unverified) -> None:
+        """Raises: BadCredential: it is not signed by its issuer, which is one of these. IssuerUnavailable."""
+        algorithm, kid = check_header(token.header)
+        found = None if token.issuer is None else self._issuers.get(key(token.issuer))
+        if found is None:
+            raise BadCredential("the token's issuer is not one of those that are believed here")
+        issuer, keys = found
+        if algorithm not in issuer.algorithms:
+            raise BadCredential(f"the token is signed in another way than {', '.join(issuer.algorithms)}")
+        _check_signature(token, await keys.keys(kid, algorithm), algorithm)
+
     async def user_of(self, token: str) -> TokenUser:
         """See `user`, for the text of a token."""
         return await self.user(take_apart(token))

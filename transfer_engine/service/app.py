@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,36 +14,52 @@ from transfer_engine.guarded import Gate
 from transfer_engine.identity.api import Authenticator
 from transfer_engine.service.boundary import Boundary, ChainOf, guarded
 from transfer_engine.service.control import Controls
+from transfer_engine.service.delegation import Delegations
 from transfer_engine.service.explain import Explaining
 from transfer_engine.service.instance import Instance, version
 from transfer_engine.service.jobs import Jobs
 from transfer_engine.service.openapi import document
 from transfer_engine.service.route import Route
 from transfer_engine.service.routes import Handlers, routes
+from transfer_engine.service.tokens import Signatures, StorageTokens
 
 if TYPE_CHECKING:
     from transfer_engine.engine import Engine
+    from transfer_engine.identity.x509.users import GridCertificates
+    from transfer_engine.vault import Vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """Who may come in.
+    """Who may come in, and what is done with what they bring.
 
     Attributes:
         auth: the settings that `authenticator` was made from.
+        vault: keeps delegated proxies.
+        certificates: checks the certificate behind a delegated proxy; None: the front has done so.
+        signatures: knows the keys of the issuers, for the tokens of files; None: storages alone look at them.
     """
 
     auth: AuthSettings
     authenticator: Authenticator
+    vault: Callable[[], Vault]
+    certificates: GridCertificates | None = None
+    signatures: Signatures | None = None
 
 
-def build_table(gate: Gate, settings: ServiceSettings, clock: Clock) -> list[Route]:
+def build_table(engine: Engine, settings: ServiceSettings, door: Door, clock: Clock) -> list[Route]:
     """All operations, with the OpenAPI document made and published."""
+    gate = Gate(engine, clock)
     instance = Instance(gate=gate, clock=clock)
+    delegations = Delegations(
+        store=engine.secrets, vault=door.vault, clock=clock, gate=gate, certificates=door.certificates
+    )
+    tokens = StorageTokens(door.auth.issuers, door.signatures)
     table = routes(
         Handlers(
             instance=instance,
-            jobs=Jobs(gate=gate, settings=settings, clock=clock),
+            delegations=delegations,
+            jobs=Jobs(gate=gate, settings=settings, clock=clock, tokens=tokens, delegations=delegations),
             controls=Controls(gate=gate),
             explaining=Explaining(gate=gate, clock=clock),
         )
@@ -72,10 +89,9 @@ def build_app(
         clock: what `max_time_in_queue` and `time_window` count from; None: the machine's.
     """
     timer = clock or SystemClock()
-    gate = Gate(engine, timer)
-    boundary = Boundary(door.authenticator, gate, chain_of)
+    boundary = Boundary(door.authenticator, Gate(engine, timer), chain_of)
     app = web.Application(middlewares=[boundary.middleware], client_max_size=settings.body_max_bytes)
-    table = build_table(gate, settings, timer)
+    table = build_table(engine, settings, door, timer)
     for route in table:
         app.router.add_route(route.method, route.path, guarded(route.needs, route.handler), name=route.name)
     # FTS clients put `endpoint/` before `/jobs`; Apache merges the slashes in front of FTS3.

@@ -14,6 +14,8 @@ from transfer_engine.errors import Conflict, NotFound
 from transfer_engine.guarded import Gate, Guarded
 from transfer_engine.model import FileId, JobId
 from transfer_engine.service.boundary import answer, caller_of, read_body
+from transfer_engine.service.delegation import Delegations
+from transfer_engine.service.tokens import StorageTokens
 from transfer_engine.service.wire.query import (
     OPEN_MAX,
     parse_columns,
@@ -59,7 +61,18 @@ AT_ONCE: Final = 100
 class Jobs:
     """The handlers of everything below `/jobs`."""
 
-    def __init__(self, *, gate: Gate, settings: ServiceSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        settings: ServiceSettings,
+        clock: Clock,
+        tokens: StorageTokens,
+        delegations: Delegations,
+    ) -> None:
+        """Args: tokens: says which tokens of files are taken. delegations: who has to delegate before."""
+        self._tokens = tokens
+        self._delegations = delegations
         self._gate = gate
         self._settings = settings
         self._clock = clock
@@ -68,11 +81,16 @@ class Jobs:
         """Accept a job: the answer is sent when it is stored."""
         body = await read_body(request)
         caller = caller_of(request)
+        await self._delegations.check(caller)
 
         def parse() -> Any:
-            return parse_submission(body, caller=caller, now=self._clock.now(), files_max=self._settings.files_max)
+            now = self._clock.now()
+            return parse_submission(
+                body, caller=caller, now=now, files_max=self._settings.files_max, rules=self._tokens.rules(now)
+            )
 
         job = await asyncio.to_thread(parse) if len(body) > THREAD_BYTES else parse()
+        await self._tokens.verify(job)
         try:
             job_id = await self._gate.of(caller).submit(job)
         except Conflict as error:

@@ -18,6 +18,7 @@ from protocols.checksum import algorithm_name
 from transfer_engine import selection, urls
 from transfer_engine.callers import Caller
 from transfer_engine.model import JobId, JobRequest, Transfer
+from transfer_engine.service.wire import tokens
 from transfer_engine.service.wire.documents import SUBMISSION, FileDocument, ParamsDocument
 from transfer_engine.service.wire.ids import vo_id
 from transfer_engine.service.wire.params import (
@@ -27,6 +28,7 @@ from transfer_engine.service.wire.params import (
     refuse_contradictions,
     refuse_tape,
 )
+from transfer_engine.service.wire.tokens import TokenRules
 from transfer_engine.service.wire.words import NO_DELETION, Refused, document_error, value_error
 from transfer_engine.states import JobType
 
@@ -60,10 +62,12 @@ class DeletionJob(Exception):
         super().__init__(NO_DELETION)
 
 
-def parse_submission(body: bytes, *, caller: Caller, now: float, files_max: int) -> JobRequest:
+def parse_submission(
+    body: bytes, *, caller: Caller, now: float, files_max: int, rules: TokenRules | None = None
+) -> JobRequest:
     """Read a submission document.
 
-    Args: now: instant that `max_time_in_queue` counts from.
+    Args: now: instant that `max_time_in_queue` counts from. rules: of tokens; None: no issuer is known.
     Raises: Refused: in FTS's words where it has some. DeletionJob.
     """
     try:
@@ -83,9 +87,10 @@ def parse_submission(body: bytes, *, caller: Caller, now: float, files_max: int)
     transfers = tuple([_transfer(file, index) for index, file in enumerate(files)])
     job_type = _job_type(params, transfers)
     flag = overwrite_flag(params, transfers)
+    tokens.refuse_tape(files, params, caller)
     refuse_tape(params)
     refuse_contradictions(params)
-    return JobRequest(
+    request = JobRequest(
         transfers=transfers,
         options=job_options(params, transfers, now=now, overwrite=flag),
         job_type=job_type,
@@ -97,6 +102,7 @@ def parse_submission(body: bytes, *, caller: Caller, now: float, files_max: int)
         params=_kept(params, files, overwrite_flag=flag, auth_method=caller.method),
         job_id=_job_id(params, caller),
     )
+    return tokens.attach(request, files, params, caller, rules or TokenRules((), now))
 
 
 def _transfer(file: FileDocument, index: int) -> Transfer:
@@ -107,8 +113,6 @@ def _transfer(file: FileDocument, index: int) -> Transfer:
             f"files[{index}].destinations: expected one URL, got {len(destinations)}; use one file for each",
             field=f"files[{index}].destinations",
         )
-    if file.get("source_tokens") or file.get("destination_tokens"):
-        _refuse_tokens(file, index)
     strategy = file.get("selection_strategy") or "auto"
     if strategy not in selection.STRATEGIES:
         raise Refused(f"{strategy} algorithm is not supported by Scheduler", field=f"files[{index}].selection_strategy")
@@ -179,22 +183,6 @@ def _scitag(value: Any, index: int) -> int | None:
 def _check_tape_metadata(file: FileDocument, index: int) -> None:
     _metadata(file.get("staging_metadata"), TAPE_METADATA_MAX, f"files[{index}].staging_metadata")
     _metadata(file.get("archive_metadata"), TAPE_METADATA_MAX, f"files[{index}].archive_metadata")
-
-
-def _refuse_tokens(file: FileDocument, index: int) -> None:
-    """FTS's own checks first; then the truth, because a token that is ignored means another identity."""
-    sources, destinations = file.get("source_tokens"), file.get("destination_tokens")
-    if not (sources and destinations):
-        raise Refused("Both source_tokens and destination_tokens are required if one of them is present.")
-    if len(sources) != len(file.get("sources") or ()):
-        raise Refused("Length of source_tokens should be equal to the length of sources.")
-    if len(destinations) != len(file.get("destinations") or ()):
-        raise Refused("Length of destination_tokens should be equal to the length of destinations.")
-    raise value_error(
-        f"files[{index}].source_tokens: tokens of single files are not accepted by this service, "
-        "which uses its own credential for storages",
-        field=f"files[{index}].source_tokens",
-    )
 
 
 def _job_type(params: ParamsDocument, transfers: Sequence[Transfer]) -> JobType:
