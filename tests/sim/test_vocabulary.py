@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from protocols.errors import CopyFailed, Missing, Unavailable
 from protocols.scripted import ScriptedAdapter
-from transfer_engine import JobRequest, JobState, JobType, Settings, Transfer
+from transfer_engine import JobRequest, JobState, JobType, Settings, Transfer, TransferEngine
 from transfer_engine.config_service import AuthSettings
 from transfer_engine.engine import Engine
 from transfer_engine.identity.loopback import local_caller
@@ -205,3 +206,21 @@ def test_some_finished_and_the_rest_cancelled_is_canceled() -> None:
         assert (job["job_state"], JobType(job["job_type"])) == ("CANCELED", JobType.NORMAL)
 
     run(scenario)
+
+
+def test_a_ban_that_cancels_is_the_reason_of_what_ran_and_of_what_waited() -> None:
+    async def scenario(engine: TransferEngine, storages: ScriptedAdapter) -> None:
+        filled(storages)
+        jobs = []
+        for name in ("one", "two"):
+            storages.storage("sim://a").add(f"/{name}", size_bytes=10**12)
+            jobs.append(await engine.submit(request(file(f"sim://a/{name}", f"sim://b/{name}"))))
+        await asyncio.sleep(60)
+        await engine.control.ban("sim://b", cancel=True)
+        for job_id in jobs:
+            await engine.wait(job_id)
+            job, (one,) = await shown(engine, job_id)
+            assert (job["job_state"], job["reason"], job["cancel_job"]) == ("CANCELED", "Storage banned", False)
+            assert (one["file_state"], one["reason"]) == ("CANCELED", "Storage banned")
+
+    run(scenario, settings=Settings(limits={"link": 1}))  # type: ignore[arg-type]  # as a settings file has it
