@@ -17,9 +17,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from urllib.parse import unquote_plus
 
 import trustme
-from aiohttp import BasicAuth, web
+from aiohttp import web
 from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
@@ -88,6 +89,7 @@ class OidcIssuer:
     url: str = ""
     n_waiting: int = 0
     _path: str = ""
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     # Tokens made by hand
 
@@ -148,11 +150,17 @@ class OidcIssuer:
                 self.hold.set()
             await runner.cleanup()
 
+    async def waited(self) -> None:
+        """Wait until a request waits for `hold`."""
+        await self._arrived.wait()
+        self._arrived.clear()
+
     async def _may_answer(self, request: web.Request) -> None:
         name = request.path.removeprefix(self._path)
         self.calls[name] += 1
         if self.hold is not None:
             self.n_waiting += 1
+            self._arrived.set()
             await self.hold.wait()
             self.n_waiting -= 1
         if (status := self.failing.get(name)) is not None:
@@ -192,12 +200,17 @@ class OidcIssuer:
         return _error(400, "unsupported_grant_type", f"Unsupported grant type: {kind}")
 
     def _client(self, request: web.Request) -> str | None:
+        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
         try:
-            shown = BasicAuth.decode(request.headers.get("Authorization", ""))
+            login, _, password = base64.b64decode(shown, validate=True).decode().partition(":")
         except ValueError:
             return None
-        known = self.clients.get(shown.login)
-        return shown.login if known is not None and secrets.compare_digest(known, shown.password) else None
+        # RFC 6749 §2.3.1: both are form-encoded before they are put together.
+        login, password = unquote_plus(login), unquote_plus(password)
+        known = self.clients.get(login)
+        return login if known is not None and secrets.compare_digest(known.encode(), password.encode()) else None
 
     def _exchange(self, client: str, form: dict[str, str]) -> web.Response:
         subject_token = form.get("subject_token", "")
