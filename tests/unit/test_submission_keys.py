@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from transfer_engine.callers import Caller
 from transfer_engine.errors import Invalid
 from transfer_engine.model import JobId, JobOptions, JobRequest, Verify
 from transfer_engine.service.wire import views
+from transfer_engine.service.wire.documents import FileDocument, ParamsDocument
 from transfer_engine.service.wire.submission import parse_submission
 from transfer_engine.service.wire.words import Refused, refusal
 from transfer_engine.states import FileState, JobState, JobType
@@ -59,7 +61,8 @@ def refused(*files: dict[str, Any], **params: Any) -> tuple[str | None, str]:
 )
 def test_a_parameter_that_the_engine_honours(params: dict[str, Any], changed: dict[str, Any]) -> None:
     options = job(file(0), file(1), **params).options
-    assert options == replace(JobOptions(verify=Verify.NONE), **changed)
+    plain = job().options
+    assert options == replace(plain, **changed) != plain
     assert load_options(dump_options(options)) == options
 
 
@@ -116,6 +119,7 @@ def test_a_size_that_is_not_known(value: Any) -> None:
         ("verify_checksum", ["x", "bothh", 7, []]),
         ("source_spacetoken", ["x" * 256, 7]),
         ("id_generator", ["random"]),
+        ("max_time_in_queue", [10**400, -(10**400), 10**9, "1w", True, []]),
     ],
 )
 def test_what_fts_takes_by_accident_is_refused_by_name(key: str, values: list[Any]) -> None:
@@ -142,6 +146,16 @@ def test_a_bad_key_of_a_file_is_named(key: str, values: list[Any]) -> None:
     for value in values:
         field, _ = refused(file(), file(**{key: value}))
         assert field == f"files[1].{key}"
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 5000, "-1" + "0" * 5000, "1e400", "NaN", "Infinity", "1" + "0" * 400])
+@pytest.mark.parametrize("key", sorted({*ParamsDocument.__annotations__, *FileDocument.__annotations__}))
+def test_a_number_without_end_is_taken_or_refused(key: str, number: str) -> None:
+    of_file = key in FileDocument.__annotations__
+    params, more = ("", f',"{key}":{number}') if of_file else (f'"{key}":{number}', "")
+    body = f'{{"files":[{{"sources":["https://s/1"],"destinations":["https://d/1"]{more}}}],"params":{{{params}}}}}'
+    with contextlib.suppress(Refused):
+        parse_submission(body.encode(), caller=CALLER, now=NOW, files_max=9)
 
 
 def test_two_address_families_at_once_contradict_each_other() -> None:

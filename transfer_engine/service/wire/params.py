@@ -106,8 +106,9 @@ def _deadline(value: Any, now: float) -> float | None:
     try:
         if isinstance(value, str):
             seconds: float = duration_s(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            seconds = value * 3600
+        elif isinstance(value, int | float) and not isinstance(value, bool) and -YEARS_S < value < math.inf:
+            # A number of JSON may be longer than any float.
+            seconds = min(value, YEARS_S) * 3600
         else:
             msg = f"expected hours, or a number with s, m, h or d, got {str(value)[:40]}"
             raise ValueError(msg)  # noqa: TRY301 - one place names the field
