@@ -101,6 +101,8 @@ class Dispatcher:
         self._left: list[Assignment] = []
         """Lost attempts whose probing has not begun."""
         self._group: asyncio.TaskGroup | None = None
+        self.published: Callable[[], int | None] = lambda: None
+        """`seq` of the last event that was told to whom it may not be lost for; None: there is nobody."""
         self.duties: list[Duty] = []
         self.prepare: Callable[[Assignment], Assignment] = lambda order: order
         """Gives a claimed transfer what its job does not say."""
@@ -336,7 +338,7 @@ class Dispatcher:
                     n_tidied += 1
                     self.board.unblock_all(_now())
                     self._wake.set()
-                    await self._store.prune_events(self._events_keep)
+                    await self._store.prune_events(self._events_keep, self.published())
                     if n_tidied % LEARN_EVERY == 0:
                         self.governor.measures.forget(now)
                         await self.remember()

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from transfer_engine.model import FileId, JobId, JobOptions, Metadata
 from transfer_engine.states import FileState, JobState, JobType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDetail:
+    """What a change was when it happened, as far as its transfer's row does not say it for ever."""
+
+    retry: int = 0
+    """Attempts that had failed by then; of a transfer that goes on."""
+    source: str | None = None
+    """Where an attempt that begins reads from, when the row may get another source later."""
+    job: str | None = None
+    """State of the job, when this was its last transfer."""
+    next: bool = False
+    """Its next replica or hop has its turn now."""
+    unused: bool = False
+    """A replica or hop that was cancelled before its turn."""
+    shown: bool = False
+    """A cancellation that was to be seen before: it has been carried out now."""
+
+
+NO_DETAIL: Final = EventDetail()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +44,7 @@ class StoredEvent:
     file_id: FileId | None
     state: str
     reason: str | None = None
+    detail: EventDetail = NO_DETAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +84,8 @@ class FileView:
     mode: str | None
     owner: str | None
     epoch: int
+    claimed_at: float | None = None
+    """When its last attempt began."""
     src_token_id: str | None = None
     dst_token_id: str | None = None
     """Names of the transfer's own tokens, which tell nothing of them."""

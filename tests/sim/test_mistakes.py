@@ -92,10 +92,10 @@ def test_housekeeping_goes_on_when_the_clock_is_set_back() -> None:
         store: Any = engine._store
         prune = store.prune_events
 
-        async def counted(keep: int) -> None:
+        async def counted(keep: int, published: int | None) -> None:
             nonlocal n_pruned
             n_pruned += 1
-            await prune(keep)
+            await prune(keep, published)
 
         store.prune_events = counted
         loop = asyncio.get_running_loop()

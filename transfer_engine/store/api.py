@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.model import (
@@ -35,6 +35,9 @@ from transfer_engine.places import Ban
 from transfer_engine.sealed import AuditEntry, Delegated, Delegation, StoredToken
 from transfer_engine.states import FileState, JobState
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
+
+NameKind = Literal["dn", "vo", "source", "destination", "storage"]
+"""What there are names of."""
 
 LOOKED_AT: Final = 100
 """Transfers of a queue that are looked at to see what choice there is."""
@@ -119,6 +122,22 @@ class JobFilter:
     limit: int = 500
     sight: Sight = EVERYTHING
     """Only those that somebody sees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFilter:
+    """Which transfers to list; None means any."""
+
+    states: frozenset[FileState] | None = None
+    vo: str | None = None
+    source_se: str | None = None
+    dest_se: str | None = None
+    dest_url: str | None = None
+    ended_after: float | None = None
+    """Of jobs that have ended since; None: of those that have not ended."""
+    limit: int = 1000
+    sight: Sight = EVERYTHING
+    """Only those of jobs that somebody sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,8 +300,35 @@ class Store(Protocol):
     async def record(self, entry: AuditEntry) -> None:
         """Add to the record of orders; `seq` is given here, and a digest that covers the row before."""
 
-    async def prune_events(self, keep: int) -> None:
-        """Drop outbox entries beyond the newest `keep`."""
+    async def prune_events(self, keep: int, published: int | None = None) -> None:
+        """Drop outbox entries beyond the newest `keep`, but none with a `seq` beyond `published`."""
+
+
+class Outbox(Protocol):
+    """What messages are made from; committed data only, StoreUnavailable when it cannot be read."""
+
+    async def events(
+        self, after: int, limit: int, job_id: JobId | None = None, sight: Sight = EVERYTHING
+    ) -> list[StoredEvent]:
+        """See `Reader.events`."""
+
+    async def last_event(self) -> int:
+        """See `Reader.last_event`."""
+
+    async def jobs_by_id(self, job_ids: Sequence[JobId], *, files: bool) -> dict[JobId, tuple[JobView, list[FileView]]]:
+        """See `Reader.jobs_by_id`."""
+
+    async def files_by_id(self, file_ids: Sequence[FileId]) -> dict[FileId, FileView]:
+        """Those of the transfers that exist."""
+
+    async def files_behind(self, job_id: JobId, after: int, limit: int) -> list[FileView]:
+        """Up to `limit` transfers of a job with numbers beyond `after`, in the order submitted; empty: no more."""
+
+    async def kept(self, name: str) -> str | None:
+        """See `Store.kept`."""
+
+    async def keep(self, name: str, text: str) -> None:
+        """See `Store.keep`."""
 
 
 class Reader(Protocol):
@@ -302,6 +348,12 @@ class Reader(Protocol):
 
     async def file(self, file_id: FileId) -> FileView:
         """One transfer. Raises: NotFound."""
+
+    async def file_list(self, where: FileFilter) -> list[FileView]:
+        """Transfers, newest first."""
+
+    async def names(self, of: NameKind, prefix: str, limit: int) -> list[str]:
+        """Users, VOs or endpoints that there ever was a transfer of, from `prefix` on, in order."""
 
     async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
         """The attempts of a transfer that failed, oldest first. Raises: NotFound."""

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from protocols.errors import Again, Phase, Scope
 from transfer_engine.errors import NotFound
 from transfer_engine.model import Failure, FileId, JobId, Shift
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobType, step
+from transfer_engine.store import news
 from transfer_engine.store.api import Canceled
 from transfer_engine.store.books import Books
 from transfer_engine.store.rows import dump_failure
 from transfer_engine.store.settle import JobDelta, settle_jobs
-from transfer_engine.store.tables import DRIVEN_SQL, events, jobs, transfers
+from transfer_engine.store.tables import DRIVEN_SQL, jobs, transfers
 from transfer_engine.store.tally import Tally
 
 BY_USER: Final = Failure(
@@ -150,10 +151,10 @@ class CancelJobs:
         if not affected:
             return ()
         gone = Tally()
-        news = end_rows(connection, {job.job_id: affected}, leftovers, request, {job.job_id: gone})
+        told = end_rows(connection, {job.job_id: affected}, leftovers, request, {job.job_id: gone})
         delta = JobDelta(canceled=len({row.file_index for row in affected}), why=request.failure.message)
-        settle_jobs(connection, self._books, {job.ref: delta}, at=request.now, news=news)
-        connection.execute(insert(events), news)
+        settle_jobs(connection, self._books, {job.ref: delta}, at=request.now, events=told)
+        news.write(connection, told)
         return gone.shifts(connection, self._books)
 
     @staticmethod
@@ -199,7 +200,7 @@ def end_rows(
     """
     failure = dump_failure(request.failure)
     writes: list[dict[str, Any]] = []
-    news: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
     for job_id, rows in affected.items():
         for row in rows:
             after = FileState.CANCELING if row.id in leftovers else step(FileState(row.state), Event.CANCEL)
@@ -212,22 +213,14 @@ def end_rows(
                     "failure_": failure,
                 }
             )
-            news.append(
-                {
-                    "at": request.now,
-                    "kind": "transfer",
-                    "job_id": job_id,
-                    "file_id": row.id,
-                    "state": after.value,
-                    "reason": request.failure.reason,
-                }
-            )
+            unused = {"unused": True} if row.state == FileState.NOT_USED else None
+            told.append(news.entry(request.now, job_id, row.id, after, request.failure.reason, unused))
             if row.state == FileState.SUBMITTED and row.retry_at is None:
                 gone[job_id].add(row.queue_id, row.priority, -1, row.size_bytes)
     connection.execute(_SET, writes)
     if leftovers:
         connection.execute(_DISOWN, [{"file": file_id} for file_id in sorted(leftovers)])
-    return news
+    return told
 
 
 def _of_route(found: Sequence[Any], rows: Sequence[Any], request: CancelRequest) -> list[Any]:

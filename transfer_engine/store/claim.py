@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, exists, func, select, text, update
 from sqlalchemy.sql import Select
 
 from transfer_engine.model import Assignment, Claim, FileId
-from transfer_engine.states import FileState, JobState
-from transfer_engine.store import rows
+from transfer_engine.states import FileState, JobState, JobType
+from transfer_engine.store import news, rows
 from transfer_engine.store.api import Forced
 from transfer_engine.store.books import Books
-from transfer_engine.store.tables import DRIVEN_SQL, HELD_AT, READY_SQL, REMAINS_SQL, events, jobs, transfers
+from transfer_engine.store.tables import DRIVEN_SQL, HELD_AT, READY_SQL, REMAINS_SQL, jobs, transfers
 from transfer_engine.store.tally import Tally
 
 _driven = transfers.alias("driven")
@@ -122,11 +122,11 @@ class ClaimTransfers:
         owner = self._books.incarnation
         connection.execute(_START, [{"file": row.id, "owner_": owner, "at_": now} for row in sorted(picked)])
         fresh = {row.job_ref: row.job_id for row in picked if row.job_state == JobState.SUBMITTED}
-        news = [_event(now, "transfer", row.job_id, row.id, FileState.ACTIVE) for row in picked]
+        told = [news.entry(now, row.job_id, row.id, FileState.ACTIVE, detail=_begins(row)) for row in picked]
         if fresh:
             connection.execute(_BEGIN_JOB, [{"ref_": ref} for ref in fresh])
-            news += [_event(now, "job", job_id, None, JobState.ACTIVE) for job_id in fresh.values()]
-        connection.execute(insert(events), news)
+            told += [news.entry(now, job_id, None, JobState.ACTIVE) for job_id in fresh.values()]
+        news.write(connection, told)
         return [self._assignment(connection, row, now) for row in picked]
 
     def _assignment(self, connection: Connection, row: Any, now: float) -> Assignment:
@@ -182,8 +182,12 @@ def _pick(connection: Connection, claim: Claim, taken: set[int]) -> list[Any]:
     return picked
 
 
-def _event(at: float, kind: str, job_id: str, file_id: int | None, state: FileState | JobState) -> dict[str, Any]:
-    return {"at": at, "kind": kind, "job_id": job_id, "file_id": file_id, "state": state.value}
+def _begins(row: Any) -> dict[str, Any] | None:
+    """What the event of a claim keeps: `EventDetail.retry`, and `source` where it may become another one."""
+    detail = {"retry": row.n_failed} if row.n_failed else {}
+    if row.job_type == JobType.REPLICAS:
+        detail["source"] = row.source_url
+    return detail or None
 
 
 def mark_copying(connection: Connection, batch: Sequence[tuple[int, int]]) -> list[bool]:
@@ -233,9 +237,8 @@ class TakeOver:
             .values(state=bindparam("state_"), epoch=transfers.c.epoch + 1, owner=mine, claimed_at=now),
             [{"file": r.id, "state_": after.get(r.state, FileState.VERIFYING).value} for r in found],
         )
-        connection.execute(
-            insert(events),
-            [_event(now, "transfer", r.job_id, r.id, after.get(r.state, FileState.VERIFYING)) for r in found],
+        news.write(
+            connection, [news.entry(now, r.job_id, r.id, after.get(r.state, FileState.VERIFYING)) for r in found]
         )
         return [
             replace(
@@ -268,6 +271,4 @@ class TakeOver:
             .values(state=FileState.SUBMITTED.value, retry_at=bindparam("retry_at_"), owner=None, claimed_at=None),
             [{"file": row.id, "retry_at_": HELD_AT if row.held else None} for row in unbegun],
         )
-        connection.execute(
-            insert(events), [_event(now, "transfer", row.job_id, row.id, FileState.SUBMITTED) for row in unbegun]
-        )
+        news.write(connection, [news.entry(now, row.job_id, row.id, FileState.SUBMITTED) for row in unbegun])

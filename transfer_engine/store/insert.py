@@ -11,10 +11,10 @@ from transfer_engine.errors import Conflict
 from transfer_engine.model import PlannedJob, Shift
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
-from transfer_engine.store import token_rows
+from transfer_engine.store import news, token_rows
 from transfer_engine.store.api import Inserted
 from transfer_engine.store.books import Books
-from transfer_engine.store.tables import FOLLOWED_BY_HOP, FOLLOWED_BY_REPLICA, events, jobs, transfers
+from transfer_engine.store.tables import FOLLOWED_BY_HOP, FOLLOWED_BY_REPLICA, jobs, transfers
 from transfer_engine.store.tally import Tally
 
 
@@ -61,9 +61,7 @@ class Insert:
         shifts: list[tuple[int, tuple[Shift, ...]]] = []
         for job, place in fresh:
             job_rows.append(_job_row(job, ref))
-            event_rows.append(
-                {"at": job.submitted_at, "kind": "job", "job_id": job.job_id, "state": JobState.SUBMITTED.value}
-            )
+            event_rows.append(news.entry(job.submitted_at, job.job_id, None, JobState.SUBMITTED))
             ready = Tally()
             link = FOLLOWED_BY_HOP if job.job_type is JobType.MULTIHOP else FOLLOWED_BY_REPLICA
             for file in job.files:
@@ -97,7 +95,7 @@ class Insert:
             ref += 1
         connection.execute(insert(jobs), job_rows)
         connection.execute(insert(transfers), file_rows)
-        connection.execute(insert(events), event_rows)
+        news.write(connection, event_rows)
         brought = [token for job, _ in fresh for token in job.tokens]
         if brought:
             token_rows.keep(connection, brought)

@@ -40,7 +40,18 @@ from transfer_engine.store import (
     memory_secrets,
     memory_settle,
 )
-from transfer_engine.store.api import Backlog, Canceled, Delayed, Forced, Inserted, JobFilter, LinkCount, WaitingFilter
+from transfer_engine.store.api import (
+    Backlog,
+    Canceled,
+    Delayed,
+    FileFilter,
+    Forced,
+    Inserted,
+    JobFilter,
+    LinkCount,
+    NameKind,
+    WaitingFilter,
+)
 from transfer_engine.store.cancel import BY_USER, CancelRequest
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
@@ -242,10 +253,13 @@ class MemoryStore:
         """See `Store.record`."""
         memory_secrets.record(self._use(), entry)
 
-    async def prune_events(self, keep: int) -> None:
+    async def prune_events(self, keep: int, published: int | None = None) -> None:
         """See `Store.prune_events`."""
         events = self._use().events
-        del events[: max(len(events) - keep, 0)]
+        n = len(events) - keep
+        if published is not None and events:
+            n = min(n, published + 1 - events[0].seq)
+        del events[: max(n, 0)]
 
     # Queries
 
@@ -266,9 +280,25 @@ class MemoryStore:
         tables = self._use()
         return memory_queries.files(tables, tables.job(job_id))
 
+    async def files_by_id(self, file_ids: Sequence[FileId]) -> dict[FileId, FileView]:
+        """See `Outbox.files_by_id`."""
+        return memory_queries.files_by_id(self._use(), file_ids)
+
+    async def files_behind(self, job_id: JobId, after: int, limit: int) -> list[FileView]:
+        """See `Outbox.files_behind`."""
+        return memory_queries.files_behind(self._use(), job_id, after, limit)
+
     async def file(self, file_id: FileId) -> FileView:
         """See `Reader.file`."""
         return self._use().find(file_id).view()
+
+    async def file_list(self, where: FileFilter) -> list[FileView]:
+        """See `Reader.file_list`."""
+        return memory_queries.file_list(self._use(), where)
+
+    async def names(self, of: NameKind, prefix: str, limit: int) -> list[str]:
+        """See `Reader.names`."""
+        return memory_queries.names(self._use(), of, prefix, limit)
 
     async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
         """See `Reader.attempts`."""

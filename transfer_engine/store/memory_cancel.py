@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Final
 
 from transfer_engine.model import Failure, FileId
 from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileState, JobType, step
@@ -13,6 +14,10 @@ from transfer_engine.store.cancel import BY_USER, EXPIRED, LOOK_AGAIN_S, CancelR
 from transfer_engine.store.memory_rows import Gone, Job, Row
 from transfer_engine.store.memory_settle import activate, settle_job
 from transfer_engine.store.memory_tables import Shifts, Tables
+from transfer_engine.views import NO_DETAIL, EventDetail
+
+UNUSED: Final = EventDetail(unused=True)
+GOES_ON: Final = EventDetail(next=True)
 
 
 def cancel(tables: Tables, request: CancelRequest) -> Canceled:
@@ -94,9 +99,16 @@ def _leftovers(tables: Tables, affected: Sequence[Row]) -> frozenset[int]:
 
 
 def _cancel_rows(
-    tables: Tables, rows: Sequence[Row], leftovers: frozenset[int], request: CancelRequest, shifts: Shifts
+    tables: Tables,
+    rows: Sequence[Row],
+    leftovers: frozenset[int],
+    request: CancelRequest,
+    shifts: Shifts,
+    *,
+    goes_on: bool = False,
 ) -> None:
     for row in rows:
+        detail = UNUSED if row.state is FileState.NOT_USED else GOES_ON if goes_on else NO_DETAIL
         if row.is_ready():
             shifts.add(row, -1)
             tables.leave(row)
@@ -112,7 +124,7 @@ def _cancel_rows(
         else:
             row.state = step(row.state, Event.CANCEL)
         row.finished_at = request.now if row.state is FileState.CANCELED else None
-        tables.tell(request.now, row.job.job_id, row.id, row.state, request.failure.reason)
+        tables.tell(request.now, row.job.job_id, row.id, row.state, request.failure.reason, detail)
 
 
 def expire(tables: Tables, now: float, limit: int) -> tuple[list[Canceled], float | None]:
@@ -184,7 +196,7 @@ def _cancel_in_job(tables: Tables, job: Job, where: WaitingFilter, request: Canc
         stays = [row for row in file if row.is_ready() and row not in gone]
         for row in stays:
             tables.leave(row)
-        _cancel_rows(tables, gone, remain, request, shifts)
+        _cancel_rows(tables, gone, remain, request, shifts, goes_on=follower is not None)
         for row in stays:
             tables.enter(row)
         n_rows += len(gone)

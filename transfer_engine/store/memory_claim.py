@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from transfer_engine.errors import Conflict
 from transfer_engine.model import Assignment, Claim, FileId, PlannedJob, Shift
 from transfer_engine.sizes import size_class
-from transfer_engine.states import FileState, JobState
+from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.api import Forced, Inserted
 from transfer_engine.store.memory_rows import Bucket, Job, Row
 from transfer_engine.store.memory_tables import Shifts, Tables
+from transfer_engine.views import NO_DETAIL, EventDetail
 
 
 def insert(tables: Tables, planned: PlannedJob) -> Inserted:
@@ -75,11 +76,18 @@ def _start(tables: Tables, picked: Sequence[Row], now: float, owner: str) -> lis
         row.copying = False
         if row.job.state is JobState.SUBMITTED:
             begun[row.job.ref] = row.job
-        tables.tell(now, row.job.job_id, row.id, FileState.ACTIVE)
+        tables.tell(now, row.job.job_id, row.id, FileState.ACTIVE, detail=_begins(row))
     for job in begun.values():
         job.state = JobState.ACTIVE
         tables.tell(now, job.job_id, None, JobState.ACTIVE)
     return [row.assignment(now) for row in picked]
+
+
+def _begins(row: Row) -> EventDetail:
+    replica = row.job.job_type is JobType.REPLICAS
+    if not replica and not row.n_failed:
+        return NO_DETAIL
+    return EventDetail(retry=row.n_failed, source=row.source_url if replica else None)
 
 
 def claim_files(tables: Tables, file_ids: Sequence[FileId], now: float, owner: str) -> Forced:

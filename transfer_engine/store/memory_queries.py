@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -10,8 +11,8 @@ from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.errors import NotFound
 from transfer_engine.model import FileId, JobId, Queue
 from transfer_engine.states import FileState
-from transfer_engine.store.api import JobFilter, LinkCount
-from transfer_engine.store.memory_rows import Job
+from transfer_engine.store.api import FileFilter, JobFilter, LinkCount, NameKind
+from transfer_engine.store.memory_rows import Gone, Job
 from transfer_engine.store.memory_tables import Tables
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
@@ -43,6 +44,43 @@ def files(tables: Tables, job: Job) -> list[FileView]:
     return [row.view() for row in tables.rows(job)]
 
 
+def file_list(tables: Tables, where: FileFilter) -> list[FileView]:
+    """See `Reader.file_list`."""
+    found: list[FileView] = []
+    for ref in sorted(tables.by_ref, reverse=True):
+        job = tables.by_ref[ref]
+        ended = where.ended_after
+        timely = job.finished_at is None if ended is None else (job.finished_at or -math.inf) >= ended
+        if timely and where.sight.covers(vo=job.vo, user_dn=job.user_dn, cred_id=job.cred_id):
+            found += [view for view in reversed(files(tables, job)) if _is_listed(view, where)]
+        if len(found) >= where.limit:
+            break
+    return found[: where.limit]
+
+
+def _is_listed(view: FileView, where: FileFilter) -> bool:
+    if where.states is not None and view.state not in where.states:
+        return False
+    return all(
+        getattr(where, name) in {None, getattr(view, name)} for name in ("vo", "source_se", "dest_se", "dest_url")
+    )
+
+
+def names(tables: Tables, of: NameKind, prefix: str, limit: int) -> list[str]:
+    """See `Reader.names`."""
+    found: set[str] = set()
+    if of == "dn":
+        found |= {job.user_dn for job in tables.by_ref.values()}
+    for queue in tables.queues.values():
+        if of == "vo":
+            found.add(queue.vo)
+        if of in {"source", "storage"}:
+            found.add(queue.source_se)
+        if of in {"destination", "storage"}:
+            found.add(queue.dest_se)
+    return sorted(name for name in found if name.startswith(prefix))[:limit]
+
+
 def jobs_by_id(
     tables: Tables, job_ids: Sequence[JobId], *, with_files: bool
 ) -> dict[JobId, tuple[JobView, list[FileView]]]:
@@ -53,6 +91,26 @@ def jobs_by_id(
         if job is not None:
             found[job_id] = job.view(), files(tables, job) if with_files else []
     return found
+
+
+def files_by_id(tables: Tables, file_ids: Sequence[FileId]) -> dict[FileId, FileView]:
+    """See `Outbox.files_by_id`."""
+    found = {}
+    for file_id in file_ids:
+        place = tables.place(file_id)
+        if place is not None and not isinstance(place[0].files[place[1]], Gone):
+            found[file_id] = tables.peek(*place).view()
+    return found
+
+
+def files_behind(tables: Tables, job_id: JobId, after: int, limit: int) -> list[FileView]:
+    """See `Outbox.files_behind`."""
+    job = tables.by_id.get(job_id)
+    if job is None:
+        return []
+    first = max(after + 1 - job.first, 0)
+    places = range(first, min(first + limit, len(job.files)))
+    return [tables.peek(job, index).view() for index in places if not isinstance(job.files[index], Gone)]
 
 
 def attempts(tables: Tables, job_id: JobId, file_id: FileId) -> list[AttemptView]:

@@ -232,6 +232,7 @@ class Row:
             mode=done.mode if done else None,
             owner=self.owner,
             epoch=self.epoch,
+            claimed_at=self.claimed_at,
             src_token_id=self.src_token_id,
             dst_token_id=file.dst_token_id,
         )

@@ -7,8 +7,8 @@ from transfer_engine.states import DRIVEN, JOB_TERMINAL, TERMINAL, Event, FileSt
 from transfer_engine.store.memory_replicas import next_replica
 from transfer_engine.store.memory_rows import Gone, Job, Row
 from transfer_engine.store.memory_tables import Tables
-from transfer_engine.store.settle import reason_of_job
-from transfer_engine.views import AttemptView
+from transfer_engine.store.settle import detail_of, reason_of_job
+from transfer_engine.views import NO_DETAIL, AttemptView, EventDetail
 
 
 def apply(tables: Tables, change: Change) -> Applied:
@@ -25,7 +25,10 @@ def apply(tables: Tables, change: Change) -> Applied:
         _remember_attempt(row, change, reason or "")
     job, shifts = row.job, []
     _write(tables, row, change, after)
-    tables.tell(change.at, job.job_id, row.id, after, reason)
+    detail = NO_DETAIL
+    if tables.keeps_events and (kept := detail_of(change, after, row.n_failed)):
+        detail = EventDetail(**kept)
+    tables.tell(change.at, job.job_id, row.id, after, reason, detail)
     if after is FileState.SUBMITTED:
         shifts += _wait(tables, row)
     closes = after in {FileState.FINISHED, FileState.FAILED}
@@ -147,6 +150,8 @@ def settle_job(
         if job.job_type is JobType.REPLICAS and state is JobState.FINISHED and queue is not None:
             # FTS shows the storage that delivered as the source of a job with replicas.
             job.source_se = queue.source_se
+    if over:
+        tables.tell_over(job)
     tables.tell(at, job.job_id, None, state, job.reason if over else None)
     if over:
         tables.ended(job)

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from transfer_engine.errors import NotFound
@@ -20,7 +21,7 @@ from transfer_engine.sealed import AuditEntry, Delegated, Delegation, StoredToke
 from transfer_engine.sizes import size_class
 from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.memory_rows import GONE, Bucket, Gone, Job, Row, further_replicas, planned
-from transfer_engine.views import StoredEvent
+from transfer_engine.views import NO_DETAIL, EventDetail, StoredEvent
 
 STALE_MAX: Final = 64
 """Numbers beyond twice those that are ready, in a bucket, before it is swept."""
@@ -279,7 +280,13 @@ class Tables:
     # The outbox
 
     def tell(
-        self, at: float, job_id: JobId, file_id: FileId | None, state: FileState | JobState, reason: str | None = None
+        self,
+        at: float,
+        job_id: JobId,
+        file_id: FileId | None,
+        state: FileState | JobState,
+        reason: str | None = None,
+        detail: EventDetail = NO_DETAIL,
     ) -> None:
         """Add an event of a transfer, or of a job (`file_id` None)."""
         if not self.keeps_events:
@@ -295,8 +302,15 @@ class Tables:
                 file_id=file_id,
                 state=state.value,
                 reason=reason,
+                detail=detail,
             )
         )
+
+    def tell_over(self, job: Job) -> None:
+        """Note at the last event, which is of a transfer of it, that a job is over by it."""
+        last = self.events[-1] if self.events else None
+        if last is not None and last.job_id == job.job_id and last.file_id is not None:
+            self.events[-1] = replace(last, detail=replace(last.detail, job=job.state.value))
 
 
 class Shifts:

@@ -31,7 +31,7 @@ from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 _IDS_PER_QUERY: Final = 500
 """Well below the number of variables that any SQLite allows in one statement."""
 
-_FILES: Final[Select[Any]] = select(
+FILES: Final[Select[Any]] = select(
     transfers,
     jobs.c.job_id,
     jobs.c.submitted_at,
@@ -40,6 +40,7 @@ _FILES: Final[Select[Any]] = select(
     queues.c.vo,
     queues.c.activity,
 ).select_from(transfers.join(jobs, jobs.c.ref == transfers.c.job_ref).join(queues, queues.c.id == transfers.c.queue_id))
+"""What `rows.file_view` is made from."""
 
 
 def job(connection: Connection, job_id: JobId) -> JobView:
@@ -63,7 +64,7 @@ def jobs_by_id(
             found[JobId(row.job_id)] = rows.job_view(row), []
             refs.append(row.ref)
         if with_files and refs:
-            query = _FILES.where(transfers.c.job_ref.in_(refs)).order_by(transfers.c.id)
+            query = FILES.where(transfers.c.job_ref.in_(refs)).order_by(transfers.c.id)
             for row in connection.execute(query):
                 found[JobId(row.job_id)][1].append(rows.file_view(row))
     return found
@@ -106,15 +107,31 @@ def seen(sight: Sight) -> ColumnElement[bool]:
 
 def files(connection: Connection, job_id: JobId) -> list[FileView]:
     """The transfers of a job in the order submitted. Raises: NotFound."""
-    found = connection.execute(_FILES.where(jobs.c.job_id == job_id).order_by(transfers.c.id)).all()
+    found = connection.execute(FILES.where(jobs.c.job_id == job_id).order_by(transfers.c.id)).all()
     if not found:
         job(connection, job_id)
     return [rows.file_view(row) for row in found]
 
 
+def files_by_id(connection: Connection, file_ids: Sequence[FileId]) -> dict[FileId, FileView]:
+    """Those of the transfers that exist."""
+    found: dict[FileId, FileView] = {}
+    for start in range(0, len(file_ids), _IDS_PER_QUERY):
+        part = file_ids[start : start + _IDS_PER_QUERY]
+        for row in connection.execute(FILES.where(transfers.c.id.in_(part))):
+            found[FileId(row.id)] = rows.file_view(row)
+    return found
+
+
+def files_behind(connection: Connection, job_id: JobId, after: int, limit: int) -> list[FileView]:
+    """Transfers of a job with numbers beyond `after`, in order."""
+    query = FILES.where(jobs.c.job_id == job_id, transfers.c.id > after).order_by(transfers.c.id).limit(limit)
+    return [rows.file_view(row) for row in connection.execute(query)]
+
+
 def file(connection: Connection, file_id: FileId) -> FileView:
     """One transfer. Raises: NotFound."""
-    row = connection.execute(_FILES.where(transfers.c.id == file_id)).one_or_none()
+    row = connection.execute(FILES.where(transfers.c.id == file_id)).one_or_none()
     if row is None:
         msg = f"transfer {file_id} does not exist"
         raise NotFound(msg)

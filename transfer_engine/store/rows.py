@@ -13,7 +13,7 @@ from protocols.errors import Again, Phase, Scope
 from transfer_engine.model import Assignment, Failure, FileId, JobId, JobOptions, Queue, Verify
 from transfer_engine.states import FileState, JobState, JobType
 from transfer_engine.store.tables import HELD_AT
-from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
+from transfer_engine.views import NO_DETAIL, AttemptView, EventDetail, FileView, JobView, StoredEvent
 
 
 def load_json(text: str | None) -> Any:
@@ -112,6 +112,7 @@ def file_view(row: Any) -> FileView:
         mode=row.mode,
         owner=row.owner,
         epoch=row.epoch,
+        claimed_at=row.claimed_at,
         src_token_id=row.src_token_id,
         dst_token_id=row.dst_token_id,
     )
@@ -154,6 +155,7 @@ def stored_event(row: Any) -> StoredEvent:
         file_id=None if row.file_id is None else FileId(row.file_id),
         state=row.state,
         reason=row.reason,
+        detail=NO_DETAIL if row.detail is None else EventDetail(**json.loads(row.detail)),
     )
 
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from transfer_engine.model import Applied, Change, QueueId, Shift
-from transfer_engine.states import JOB_TERMINAL, Event, FileState, JobState, JobType, roll_up, step
+from transfer_engine.states import JOB_TERMINAL, TERMINAL, Event, FileState, JobState, JobType, roll_up, step
+from transfer_engine.store import news
 from transfer_engine.store.books import Books
 from transfer_engine.store.replicas import Heir, next_replica
 from transfer_engine.store.rows import dump_failure
-from transfer_engine.store.tables import HELD_AT, attempts, events, jobs, transfers
+from transfer_engine.store.tables import HELD_AT, attempts, jobs, transfers
 
 DETAILS_REASON: Final = "One or more files failed. Please have a look at the details for more information"
 """FTS's reason of a job that did not finish cleanly; clients show it."""
@@ -121,9 +122,8 @@ class ApplyChanges:
             spent.add(change.file_id)
             work.results.append(self._one(connection, change, row, work))
         self._write(connection, work)
-        ended = settle_jobs(connection, self._books, work.deltas, at=batch[0].at, news=work.news)
-        if work.news:
-            connection.execute(insert(events), work.news)
+        ended = settle_jobs(connection, self._books, work.deltas, at=batch[0].at, events=work.news)
+        news.write(connection, work.news)
         if ended:
             return [
                 applied if change.job_ref not in ended or not applied.won else _with_job_ended(applied)
@@ -135,16 +135,9 @@ class ApplyChanges:
         after = step(FileState(row.state), change.event)
         retry_at = HELD_AT if row.held and after is FileState.SUBMITTED else change.retry_at
         work.writes.append(_values(change, row, after, retry_at))
-        work.news.append(
-            {
-                "at": change.at,
-                "kind": "transfer",
-                "job_id": row.job_id,
-                "file_id": change.file_id,
-                "state": after.value,
-                "reason": change.failure.reason if change.failure else None,
-            }
-        )
+        reason = change.failure.reason if change.failure else None
+        detail = detail_of(change, after, row.n_failed + change.charge)
+        work.news.append(news.entry(change.at, row.job_id, change.file_id, after, reason, detail))
         if change.failure is not None and change.event in {Event.RETRY, Event.FAIL}:
             work.failed_attempts.append(
                 {
@@ -181,16 +174,7 @@ class ApplyChanges:
             .where(transfers.c.id == heir.id)
             .values(state=after.value, dest_owned=int(change.dest_owned), retry_at=HELD_AT if row.held else None)
         )
-        work.news.append(
-            {
-                "at": change.at,
-                "kind": "transfer",
-                "job_id": row.job_id,
-                "file_id": heir.id,
-                "state": after.value,
-                "reason": None,
-            }
-        )
+        work.news.append(news.entry(change.at, row.job_id, heir.id, after))
         if row.held:
             return []
         return [Shift(self._books.queue(connection, heir.queue_id), heir.priority, 1, heir.size_bytes or 0)]
@@ -254,10 +238,22 @@ def _evidence_text(change: Change) -> str | None:
     return f"adopted {evidence.method}" if evidence.adopted else evidence.method
 
 
+def detail_of(change: Change, after: FileState, n_failed: int) -> dict[str, Any] | None:
+    """What the event of a change keeps, see `EventDetail`. Args: n_failed: with this attempt."""
+    if change.activate_next:
+        return {"next": True}
+    if change.event is Event.CLEANED:
+        return {"shown": True}
+    return {"retry": n_failed} if n_failed and after not in TERMINAL else None
+
+
 def settle_jobs(
-    connection: Connection, books: Books, deltas: dict[int, JobDelta], *, at: float, news: list[dict[str, Any]]
+    connection: Connection, books: Books, deltas: dict[int, JobDelta], *, at: float, events: list[dict[str, Any]]
 ) -> set[int]:
-    """Add up what ended and set the state of the jobs it concerns; the refs of the jobs that are over now."""
+    """Add up what ended and set the state of the jobs it concerns; the refs of the jobs that are over now.
+
+    Args: events: of the transfers that ended; those of the jobs are added.
+    """
     if not deltas:
         return set()
     connection.execute(
@@ -268,6 +264,8 @@ def settle_jobs(
         ],
     )
     ended: set[int] = set()
+    over: dict[str, str] = {}
+    told: list[dict[str, Any]] = []
     for row in connection.execute(_JOB_ROW.where(jobs.c.ref.in_(list(deltas)))).all():
         state = _job_state(row)
         if state.value == row.state:
@@ -275,6 +273,7 @@ def settle_jobs(
         values: dict[str, Any] = {"state": state.value}
         if state in JOB_TERMINAL:
             ended.add(row.ref)
+            over[row.job_id] = state.value
             values["finished_at"] = at
             values["reason"] = reason_of_job(state, deltas[row.ref].why)
             queue_id = deltas[row.ref].queue_id
@@ -282,16 +281,9 @@ def settle_jobs(
                 # FTS shows the storage that delivered as the source of a job with replicas.
                 values["source_se"] = books.queue(connection, QueueId(queue_id)).source_se
         connection.execute(update(jobs).where(jobs.c.ref == row.ref).values(values))
-        news.append(
-            {
-                "at": at,
-                "kind": "job",
-                "job_id": row.job_id,
-                "file_id": None,
-                "state": state.value,
-                "reason": values.get("reason"),
-            }
-        )
+        told.append(news.entry(at, row.job_id, None, state, values.get("reason")))
+    news.job_over(events, over)
+    events += told
     return ended
 
 

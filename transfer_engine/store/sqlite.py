@@ -34,8 +34,19 @@ from transfer_engine.model import (
     Shift,
 )
 from transfer_engine.places import Ban
-from transfer_engine.store import notes, queries, replicas, schema
-from transfer_engine.store.api import Backlog, Canceled, Delayed, Forced, Inserted, JobFilter, LinkCount, WaitingFilter
+from transfer_engine.store import listing, notes, queries, replicas, schema
+from transfer_engine.store.api import (
+    Backlog,
+    Canceled,
+    Delayed,
+    FileFilter,
+    Forced,
+    Inserted,
+    JobFilter,
+    LinkCount,
+    NameKind,
+    WaitingFilter,
+)
 from transfer_engine.store.books import Books
 from transfer_engine.store.cancel import BY_USER, CancelJobs, CancelRequest, Expire
 from transfer_engine.store.claim import ClaimFiles, ClaimTransfers, TakeOver, mark_copying
@@ -287,9 +298,9 @@ class SqliteStore(SecretOperations):
         """See `Store.choice_behind`."""
         return await self._read(replicas.choice_behind, queue_id, priority, after, limit)
 
-    async def prune_events(self, keep: int) -> None:
+    async def prune_events(self, keep: int, published: int | None = None) -> None:
         """See `Store.prune_events`."""
-        await self._writer.submit(_prune, keep)
+        await self._writer.submit(_prune, (keep, published))
 
     # Queries
 
@@ -324,9 +335,25 @@ class SqliteStore(SecretOperations):
         """See `Reader.files`."""
         return await self._read(queries.files, job_id)
 
+    async def files_by_id(self, file_ids: Sequence[FileId]) -> dict[FileId, FileView]:
+        """See `Outbox.files_by_id`."""
+        return await self._read(queries.files_by_id, file_ids)
+
+    async def files_behind(self, job_id: JobId, after: int, limit: int) -> list[FileView]:
+        """See `Outbox.files_behind`."""
+        return await self._read(queries.files_behind, job_id, after, limit)
+
     async def file(self, file_id: FileId) -> FileView:
         """See `Reader.file`."""
         return await self._read(queries.file, file_id)
+
+    async def file_list(self, where: FileFilter) -> list[FileView]:
+        """See `Reader.file_list`."""
+        return await self._read(listing.file_list, where)
+
+    async def names(self, of: NameKind, prefix: str, limit: int) -> list[str]:
+        """See `Reader.names`."""
+        return await self._read(listing.names, of, prefix, limit)
 
     async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
         """See `Reader.attempts`."""
@@ -366,10 +393,11 @@ def _query(connection: Connection, batch: Sequence[Callable[[Connection], Any]])
     return results
 
 
-def _prune(connection: Connection, batch: Sequence[int]) -> list[None]:
+def _prune(connection: Connection, batch: Sequence[tuple[int, int | None]]) -> list[None]:
     newest = connection.execute(select(events.c.seq).order_by(events.c.seq.desc()).limit(1)).scalar()
     if newest is not None:
-        connection.execute(delete(events).where(events.c.seq <= newest - min(batch)))
+        last = max(newest - keep if published is None else min(newest - keep, published) for keep, published in batch)
+        connection.execute(delete(events).where(events.c.seq <= last))
     return [None] * len(batch)
 
 

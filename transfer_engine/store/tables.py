@@ -218,6 +218,7 @@ events: Final = Table(
     Column("file_id", BigInteger),
     Column("state", String(16), nullable=False),
     Column("reason", Text),
+    Column("detail", Text),
     sqlite_autoincrement=True,
 )
 """The outbox: written in the transaction of the change that it reports."""

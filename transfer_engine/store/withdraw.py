@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, or_, select, text, update
 from sqlalchemy.sql import Select
 
 from transfer_engine.model import Failure, JobId
 from transfer_engine.states import DRIVEN, TERMINAL, Event, FileState, JobType, step
+from transfer_engine.store import news
 from transfer_engine.store.api import Canceled, WaitingFilter
 from transfer_engine.store.books import Books
 from transfer_engine.store.cancel import CancelRequest, end_rows, find_leftovers
@@ -22,7 +23,6 @@ from transfer_engine.store.tables import (
     HELD_AT,
     LEADING_SQL,
     READY_SQL,
-    events,
     jobs,
     queues,
     transfers,
@@ -151,21 +151,25 @@ class Withdraw:
             return []
         leftovers = find_leftovers(connection, [row for plan in plans for row in plan.ended])
         tallies = {plan.job.job_id: Tally() for plan in plans}
-        news = end_rows(
+        told = end_rows(
             connection,
             {plan.job.job_id: plan.gone for plan in plans},
             leftovers,
             CancelRequest(plans[0].job.job_id, request.now, None, waiting_only=True, failure=request.failure),
             tallies,
         )
-        news += _go_on(connection, plans, request.now, tallies)
+        going_on = {row.id for plan in plans for row in plan.gone} - {row.id for plan in plans for row in plan.ended}
+        for item in told:
+            if item["file_id"] in going_on and item["detail"] is None:
+                item["detail"] = {"next": True}
+        told += _go_on(connection, plans, request.now, tallies)
         deltas = {
             plan.job.ref: JobDelta(canceled=len({row.file_index for row in plan.ended}), why=request.failure.message)
             for plan in plans
             if plan.ended
         }
-        settle_jobs(connection, self._books, deltas, at=request.now, news=news)
-        connection.execute(insert(events), news)
+        settle_jobs(connection, self._books, deltas, at=request.now, events=told)
+        news.write(connection, told)
         return [
             Canceled(
                 job_id=JobId(plan.job.job_id),
@@ -255,26 +259,17 @@ def _go_on(
 ) -> list[dict[str, Any]]:
     """Give the replicas that are left their turn; the news of it."""
     writes: list[dict[str, Any]] = []
-    news: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
     for plan in plans:
         for row, owned in plan.heirs:
             after = step(FileState(row.state), Event.ACTIVATE)
             retry_at = HELD_AT if plan.job.held else None
             writes.append({"file": row.id, "state_": after.value, "owned_": owned, "retry_at_": retry_at})
-            news.append(
-                {
-                    "at": now,
-                    "kind": "transfer",
-                    "job_id": plan.job.job_id,
-                    "file_id": row.id,
-                    "state": after.value,
-                    "reason": None,
-                }
-            )
+            told.append(news.entry(now, plan.job.job_id, row.id, after))
             if retry_at is None:
                 tallies[plan.job.job_id].add(row.queue_id, row.priority, 1, row.size_bytes)
     if writes:
         connection.execute(_ACTIVATE, writes)
     if last := [{"file": row.id} for plan in plans for row in plan.last]:
         connection.execute(_END_OF_FILE, last)
-    return news
+    return told
