@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from transfer_engine.sealed import AuditEntry, Delegated, StoredToken
-from transfer_engine.states import TERMINAL
+from transfer_engine.states import DRIVEN, TERMINAL
 from transfer_engine.store.api import SECRETS_KEPT_S
 from transfer_engine.store.audit import chained
 from transfer_engine.store.memory_rows import Gone, Row
@@ -75,12 +75,13 @@ def prune(tables: Tables, now: float, limit: int) -> int:
 
 def _needed(tables: Tables) -> tuple[set[str], set[tuple[str, str]]]:
     """Owners of open jobs, and (id, owner) of the tokens of open transfers."""
-    jobs = [job for job in tables.by_ref.values() if job.finished_at is None]
+    jobs = [job for job in tables.by_ref.values() if job.finished_at is None or job.n_driven]
     needed = {
         (token_id, job.cred_id)
         for job in jobs
         for file in job.files
         if not isinstance(file, Gone) and file.state not in TERMINAL
+        if job.finished_at is None or file.state in DRIVEN
         for token_id in (file.src_token_id, (file.file if isinstance(file, Row) else file).dst_token_id)
         if token_id is not None
     }

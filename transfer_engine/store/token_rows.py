@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, or_, select, text, tuple_, update
 
 from transfer_engine.sealed import StoredToken
-from transfer_engine.states import TERMINAL
+from transfer_engine.states import DRIVEN, TERMINAL
 from transfer_engine.store.tables import UNRENEWED_SQL, jobs, tokens, transfers
 
 KEYS_PER_QUERY: Final = 200
@@ -101,6 +101,8 @@ def needed() -> ColumnElement[bool]:
                 column == tokens.c.token_id,
                 transfers.c.state.not_in(sorted(TERMINAL)),
                 jobs.c.ref == transfers.c.job_ref,
+                # Replicas and hops that were not used stay as they are when their job is over.
+                or_(jobs.c.finished_at.is_(None), transfers.c.state.in_(sorted(DRIVEN))),
                 jobs.c.cred_id == tokens.c.cred_id,
             )
             for column in (transfers.c.src_token_id, transfers.c.dst_token_id)
