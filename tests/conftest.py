@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from protocols.http import HttpAdapter
+from tests.grid import Grid
 from tests.storages import KINDS, Storages
 from tests.storages.kinds import kind_of
 from tests.storages.lab import missing
@@ -36,6 +37,11 @@ class LazyStorages:
         self.ca_file = storages.ca_file
         self.authority = storages.authority
 
+    @property
+    def grid(self) -> Grid:
+        """The users of the storages that want certificates."""
+        return self._storages.grid
+
     def __getitem__(self, name: str) -> Storage:
         if name not in self._storages:
             self._check(kind_of(name))
@@ -57,7 +63,7 @@ class LazyStorages:
 def storages(request: pytest.FixtureRequest) -> Iterator[LazyStorages]:
     """Real storages by name: `storages["xrootd-a"].url`; see `tests.storages`.
 
-    Names: xrootd-a, xrootd-b, xrootd-token-a, xrootd-token-b, nginx, apache, rclone.
+    Names: xrootd-a, xrootd-b, xrootd-token-a, xrootd-token-b, xrootd-x509-a, xrootd-x509-b, nginx, apache, rclone.
     """
     # Not pytest's own directories: the servers run as another user, who cannot enter those of root.
     directory = Path(tempfile.mkdtemp(prefix="te"))

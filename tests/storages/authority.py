@@ -12,6 +12,7 @@ import sqlite3
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import trustme
 from joserfc import jwt
@@ -32,6 +33,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(str(self.ca_file))
         self.ca_file.chmod(0o644)
         self._server = self._ca.issue_cert("localhost", "127.0.0.1", "::1", common_name="localhost")
+        self._issuers: dict[str, dict[str, Any]] = {}
         self._key = ECKey.generate_key("P-256", {"kid": uuid.uuid4().hex[:8], "use": "sig", "alg": "ES256"})
 
     def write_server(self, directory: Path) -> tuple[Path, Path]:
@@ -58,14 +60,26 @@ class Authority:
         }
         return jwt.encode({"alg": "ES256", "typ": "JWT", "kid": self._key.kid}, claims, self._key)
 
+    def believe(self, issuer: str, key_set: dict[str, Any]) -> None:
+        """Storages with tokens that are started from now on also take those of this issuer, signed by these keys."""
+        self._issuers[issuer] = key_set
+
+    @property
+    def issuers(self) -> list[str]:
+        """Those whose tokens are taken."""
+        return [ISSUER, *self._issuers]
+
     def write_key_cache(self, cache_home: Path) -> None:
-        """Put the public key where libscitokens looks below `$XDG_CACHE_HOME`."""
+        """Put the public keys where libscitokens looks below `$XDG_CACHE_HOME`."""
         folder = cache_home / "scitokens"
         folder.mkdir(parents=True, exist_ok=True)
         later = int(time.time()) + YEAR_S
-        keys = {"keys": [self._key.as_dict(private=False)]}
-        row = json.dumps({"expires": later, "next_update": later, "jwks": keys})
+        own = {"keys": [self._key.as_dict(private=False)]}
+        rows = [
+            (issuer, json.dumps({"expires": later, "next_update": later, "jwks": keys}))
+            for issuer, keys in {ISSUER: own, **self._issuers}.items()
+        ]
         with contextlib.closing(sqlite3.connect(folder / "scitokens_cpp.sqllite")) as database:
             database.execute("CREATE TABLE keycache (issuer text UNIQUE PRIMARY KEY NOT NULL, keys text NOT NULL)")
-            database.execute("INSERT INTO keycache VALUES (?, ?)", (ISSUER, row))
+            database.executemany("INSERT INTO keycache VALUES (?, ?)", rows)
             database.commit()

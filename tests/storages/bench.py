@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.grid import Grid
 from tests.storages.authority import Authority
 from tests.storages.process import Account, Server, free_port, short_directory
 
@@ -22,6 +23,14 @@ class Bench:
     account: Account
     _taken: set[int] = field(default_factory=set)
     _made: list[Path] = field(default_factory=list)
+    _grid: Grid | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The users that storages with certificates know; made when first asked for."""
+        if self._grid is None:
+            self._grid = Grid(self.directory / "grid")
+        return self._grid
 
     def port(self) -> int:
         """An unused port."""

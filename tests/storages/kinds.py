@@ -32,6 +32,9 @@ KINDS: dict[str, Kind] = {
     "xrootd-token": Kind(
         ("xrootd-token-a", "xrootd-token-b"), xrootd.TOKEN_PACKAGES, xrootd.check_token, xrootd.start_token
     ),
+    "xrootd-x509": Kind(
+        ("xrootd-x509-a", "xrootd-x509-b"), xrootd.PACKAGES, xrootd.check_certificate, xrootd.start_certificate
+    ),
     "nginx": Kind(("nginx",), nginx.PACKAGES, nginx.check, nginx.start),
     "apache": Kind(("apache",), apache.PACKAGES, apache.check, apache.start),
     "rclone": Kind(("rclone",), rclone.PACKAGES, rclone.check, rclone.start),

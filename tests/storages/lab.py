@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.grid import Grid
 from tests.storages.authority import Authority
 from tests.storages.bench import Bench
 from tests.storages.kinds import KINDS, kind_of
@@ -39,6 +40,11 @@ class Storages:
     def authority(self) -> Authority:
         """For tokens of other shapes than `Storage.token` makes."""
         return self._bench.authority
+
+    @property
+    def grid(self) -> Grid:
+        """Users for storages that want certificates: they let in `alice`, who may do everything."""
+        return self._bench.grid
 
     def __enter__(self) -> Self:
         try:

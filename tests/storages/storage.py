@@ -29,6 +29,8 @@ class Storage:
     copies: bool = False
     """Whether it takes part in third-party copies actively."""
     needs_token: bool = False
+    needs_certificate: bool = False
+    """It lets in the grid's `alice` alone, by her certificate or a proxy of it, and gives macaroons."""
     _token: TokenMaker | None = field(default=None, repr=False)
 
     def token(self, scope: str, *, lifetime_s: int = 3600) -> str:

@@ -1,4 +1,4 @@
-"""XRootD 5 with HTTP third-party copy: anonymous nodes, and nodes that want WLCG tokens.
+"""XRootD 5 with HTTP third-party copy: anonymous nodes, nodes that want WLCG tokens, and nodes that want certificates.
 
 XrdHttp tells http from https by the first byte, so one port serves both. XRootD has no setting to
 listen on loopback only. It looks for CAs of a third-party copy's other end in `X509_CERT_DIR` and
@@ -7,9 +7,11 @@ in `xrd.tlsca`.
 
 from __future__ import annotations
 
+import base64
+import os
 from pathlib import Path
 
-from tests.storages.authority import ANY_AUDIENCE, ISSUER
+from tests.storages.authority import ANY_AUDIENCE
 from tests.storages.bench import Bench
 from tests.storages.process import Server, find_library, find_program
 from tests.storages.storage import Storage
@@ -32,6 +34,12 @@ def check_token() -> None:
     find_library("libXrdAccSciTokens-*.so", TOKEN_PACKAGES)
 
 
+def check_certificate() -> None:
+    """The same with the plug-in for macaroons."""
+    check()
+    find_library("libXrdMacaroons-*.so", PACKAGES)
+
+
 def start(bench: Bench, name: str) -> Storage:
     """An anonymous node; anyone may read and write."""
     folder, port = bench.folder(name), bench.port()
@@ -45,7 +53,10 @@ def start_token(bench: Bench, name: str) -> Storage:
     tokens, nobody = folder / "scitokens.cfg", folder / "authdb"
     tokens.write_text(
         f"[Global]\naudience = {audiences}\n\n"
-        f"[Issuer tests]\nissuer = {ISSUER}\nbase_path = /\nmap_subject = False\ndefault_user = nobody\n"
+        + "\n".join(
+            f"[Issuer {n}]\nissuer = {issuer}\nbase_path = /\nmap_subject = False\ndefault_user = nobody\n"
+            for n, issuer in enumerate(bench.authority.issuers)
+        )
     )
     # XRootD wants an authorization file, and one line in it; nobody has this name.
     nobody.write_text("u no-such-user /nowhere rl\n")
@@ -58,6 +69,35 @@ def start_token(bench: Bench, name: str) -> Storage:
         "scitokens.trace all",
     ]
     return _launch(bench, name, folder, port, settings, token=True)
+
+
+def start_certificate(bench: Bench, name: str) -> Storage:
+    """A node that lets in the grid's `alice` alone, by her certificate or a proxy of it, and gives macaroons.
+
+    Debian has no plug-in that reads VOMS attributes for XrdHttp: users are known by their subject.
+    """
+    folder, port = bench.folder(name), bench.port()
+    trusted, users, rights, secret = (folder / part for part in ("ca.pem", "gridmap", "authdb", "macaroon.key"))
+    trusted.write_bytes(bench.authority.ca_file.read_bytes() + bench.grid.bundle.read_bytes())
+    # A proxy's subject is that of its user with more behind it.
+    users.write_text(f'"^{bench.grid.user("alice").dn}" alice\n')
+    rights.write_text("u alice / a\n")
+    secret.write_text(base64.b64encode(os.urandom(64)).decode() + "\n")
+    secret.chmod(0o600)
+    settings = [
+        *(line for line in _settings(bench, name, folder, port) if not line.startswith("xrd.tlsca ")),
+        f"xrd.tlsca certfile {trusted}",
+        f"http.gridmap {users}",
+        "http.exthandler xrdmacaroons libXrdMacaroons.so",
+        f"macaroons.secretkey {secret}",
+        "macaroons.trace all",
+        "ofs.authorize 1",
+        f"acc.authdb {rights}",
+        "ofs.authlib ++ libXrdMacaroons.so",
+    ]
+    storage = _launch(bench, name, folder, port, settings, token=False)
+    storage.kind, storage.url, storage.needs_certificate = "xrootd-x509", storage.https_url, True
+    return storage
 
 
 def _settings(bench: Bench, name: str, folder: Path, port: int) -> list[str]:
