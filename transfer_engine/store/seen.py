@@ -14,7 +14,7 @@ from transfer_engine.callers import Sight
 from transfer_engine.errors import NotFound
 from transfer_engine.model import FileId, JobId, Position
 from transfer_engine.sealed import AuditEntry
-from transfer_engine.store.api import Delayed, JobFilter, LinkCount, Reader
+from transfer_engine.store.api import Delayed, FileFilter, JobFilter, LinkCount, NameKind, Reader
 from transfer_engine.views import AttemptView, FileView, JobView, StoredEvent
 
 
@@ -57,6 +57,14 @@ class SeenReader:
         if not covers(self._sight, await self._reader.job(view.job_id)):
             raise NotFound(f"transfer {file_id} does not exist")
         return view
+
+    async def file_list(self, where: FileFilter) -> list[FileView]:
+        """See `Reader.file_list`."""
+        return await self._reader.file_list(replace(where, sight=self._sight))
+
+    async def names(self, of: NameKind, prefix: str, limit: int) -> list[str]:
+        """See `Reader.names`; for who sees everything, as names are of everybody's jobs."""
+        return await self._reader.names(of, prefix, limit) if self._sight.everything else []
 
     async def attempts(self, job_id: JobId, file_id: FileId) -> list[AttemptView]:
         """See `Reader.attempts`."""
