@@ -17,6 +17,7 @@ from transfer_engine.choosing import Chooser
 from transfer_engine.clock import Deps
 from transfer_engine.control import Control
 from transfer_engine.credentials.keeper import TokenKeeper
+from transfer_engine.decisions import Decisions
 from transfer_engine.dispatcher import Dispatcher, Rules
 from transfer_engine.errors import EngineError, Invalid, StoreUnavailable
 from transfer_engine.explain import Explainer
@@ -124,6 +125,8 @@ class Engine:
         self._dispatcher.foresight.follow(self._dispatcher.driven.values, threads=threads)
         self.explainer = Explainer(reader=reader, sight=self._dispatcher, now=deps.clock.now)
         """Why something does not move."""
+        self.decisions = Decisions(self._dispatcher.board, self._dispatcher.governor)
+        """What the optimizer decides."""
         self._dispatcher.duties.append(self.control)
         self.forcing = Forcing(
             store=store,
@@ -284,6 +287,7 @@ class Engine:
             new_id=self._deps.new_id(),
             schemes=self._schemes,
         )
+
         def plan_and_seal() -> PlannedJob:
             job = plan()
             return job if self._tokens is None else self._tokens.seal(request, job)
@@ -392,6 +396,11 @@ class Engine:
                     await news.wait()
         finally:
             self._news.discard(news)
+
+    @property
+    def secrets(self) -> Store:
+        """Where delegated credentials are kept, encrypted; for whoever takes delegations."""
+        return self._store
 
     async def record(self, entry: AuditEntry) -> None:
         """Add to the record of orders. Raises: StoreUnavailable."""

@@ -13,22 +13,27 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from transfer_engine.answers import Explanation
-from transfer_engine.callers import Caller, Role, at_least
+from transfer_engine.callers import Caller, Need, Role, at_least
 from transfer_engine.errors import Forbidden
 from transfer_engine.model import FileId, JobId, JobRequest
 from transfer_engine.places import Ban
 from transfer_engine.sealed import AuditEntry
 from transfer_engine.store.api import JobFilter
 from transfer_engine.store.seen import SeenReader, covers
+from transfer_engine.tunable_rows import ANY, Rows
 from transfer_engine.views import JobView, StoredEvent
 
 if TYPE_CHECKING:
     from transfer_engine.clock import Clock
     from transfer_engine.control import Control
+    from transfer_engine.decisions import Decisions
     from transfer_engine.engine import Engine
     from transfer_engine.explain import Explainer
     from transfer_engine.figures import LinkStatus, Running
+    from transfer_engine.forcing import Start
+    from transfer_engine.places import Link
     from transfer_engine.store.api import Canceled
+    from transfer_engine.tunables import Tunables
 
 CANCEL_BLOCK: Final = 500
 """Jobs that are read at once to be cancelled."""
@@ -153,7 +158,47 @@ class Guarded:
         self.need(Role.OPERATOR)
         return self._engine.running()
 
+    def configured(self) -> Rows:
+        """What operators have set; rows of VOs that the caller does not look after are left out."""
+        rows = self._engine.tunables.rows
+
+        def seen(vo: str) -> bool:
+            return self.looks_after(None if vo == ANY else vo)
+
+        return rows.model_copy(
+            update={
+                "operations": tuple(row for row in rows.operations if seen(row.vo)),
+                "shares": tuple(row for row in rows.shares if seen(row.vo)),
+                "activities": {vo: row for vo, row in rows.activities.items() if seen(vo)},
+                "globals": {vo: row for vo, row in rows.globals.items() if seen(vo)},
+                "authorize": rows.authorize if self.caller.may(Need.READ) else (),
+            }
+        )
+
+    @property
+    def decisions(self) -> Decisions:
+        """Of the optimizer: numbers of transfers, of everybody."""
+        return self._engine.decisions
+
     # Orders
+
+    def tunables(self, vo: str | None) -> Tunables:
+        """For settings of one VO, or (None, `*`) of everybody. Raises: Forbidden."""
+        own = None if vo == ANY else vo
+        self.need(Role.VO_OPERATOR if own is not None else Role.OPERATOR, own)
+        return self._engine.tunables
+
+    def authorizing(self) -> Tunables:
+        """For who may do what. Raises: Forbidden: the caller is no administrator."""
+        self.need(Role.ADMIN)
+        return self._engine.tunables
+
+    async def force(self, file_ids: Sequence[FileId]) -> list[Start]:
+        """See `Forcing.start`. Raises: Forbidden, Conflict."""
+        self.need(Role.ADMIN)
+        started = await self._engine.forcing.start(file_ids)
+        await self.audit("force-start", "files", {one.file_id: one.error or "started" for one in started})
+        return started
 
     @property
     def engine(self) -> Engine:
