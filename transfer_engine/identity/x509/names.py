@@ -3,7 +3,9 @@
 `/DC=ch/DC=cern/OU=Users/CN=alice` is OpenSSL's old form (`X509_NAME_oneline`), in which FTS3, gridmaps and `.lsc` files
 have them. As OpenSSL writes it, different names may look alike: `CN=a/CN=b` is one part or two. Here they never do: a
 slash that begins what looks like another part, and a backslash that begins what looks like an escape, are written as
-escapes; parts with several values, which the old form cannot tell from several parts, are refused.
+escapes; parts with several values, which the old form cannot tell from several parts, are refused. All other slashes
+stay as they are in gridmaps and `.lsc` files (`/CN=host/a.example.org`); OpenSSL 3 puts a backslash before them, which
+is read too.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ _SPELLINGS: Final[Mapping[str, str]] = {
 """Other words for the same parts, in files that people and older tools write."""
 
 _PART: Final = re.compile(r"/([A-Za-z][A-Za-z0-9]*|[0-9]+(?:\.[0-9]+)+)=")
+_SLASH: Final = re.compile(r"\\([/+])")
 _ESCAPE: Final = re.compile(r"\\x[0-9A-Fa-f]{2}")
 _PLAIN: Final = range(0x20, 0x7F)
 _BY_NAME: Final = {short: x509.ObjectIdentifier(dotted) for dotted, short in SHORT.items()} | {
@@ -98,12 +101,13 @@ def dn_of(name: x509.Name) -> str:
 
 
 def usual_spelling(line: str) -> str:
-    """The same name, whatever its parts are called in it: `/Email=`, `/E=`, `/USERID=` …; for names out of files."""
+    r"""The same name, however it is spelled (`/Email=`, `/USERID=`, `\/`): for names out of files and settings."""
+    line = _SLASH.sub(lambda found: "\\x2F" if _PART.match("/" + line[found.end() :]) else found[1], line)
 
     def spell(found: re.Match[str]) -> str:
         return f"/{_SPELLINGS.get(found[1].lower(), found[1])}="
 
-    return _PART.sub(spell, line.strip())
+    return _PART.sub(spell, line).strip()
 
 
 def dn_from_text(text: str) -> str:
