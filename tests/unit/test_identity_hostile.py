@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import tracemalloc
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocols.credentials import Secret
 from tests.issuer import ec_key, signed
@@ -164,3 +167,56 @@ async def test_rsa_signatures(algorithm: str):
 async def test_without_a_key_id_when_there_is_one_key():
     world = World()
     assert (await world.caller(signed({"alg": "RS256"}, world.claims(), world.issuer.keys[0], "RS256"))).known
+
+
+async def outcome(token: str) -> str:
+    """Who is believed, or nobody."""
+    try:
+        return (await World().caller(token)).user_dn
+    except BadCredential:
+        return ""
+
+
+@settings(max_examples=40)
+@given(
+    st.one_of(st.text(max_size=300), st.from_regex(r"[A-Za-z0-9_-]{1,40}\.[A-Za-z0-9_-]{1,40}\.[A-Za-z0-9_-]{0,40}"))
+)
+def test_no_text_opens_or_breaks_it(text: str):
+    assert asyncio.run(outcome(text)) == ""
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_no_change_of_a_good_one_is_believed(data: st.DataObject):
+    token = World().token()
+    at = data.draw(st.integers(0, len(token) - 1))
+    cut = data.draw(st.integers(0, 3))
+    put = data.draw(st.text("ABCXYZabcxyz0189-_.=+/ ", max_size=3))
+    changed = token[:at] + put + token[at + cut :]
+    # Blanks around a token are the header's, not the token's.
+    if changed.strip(" ") != token:
+        assert asyncio.run(outcome(changed)) == ""
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+CLAIMS = st.sampled_from(["iss", "sub", "aud", "exp", "nbf", "iat", "scope", "wlcg.ver", "wlcg.groups", "jti"])
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(CLAIMS, JSON, max_size=4))
+def test_no_claims_break_it(changes: dict[str, object]):
+    world = World()
+    text = signed({"kid": "rsa1", "alg": "RS256"}, {**world.claims(), **changes}, world.issuer.keys[0], "RS256")
+    assert asyncio.run(outcome(text)) in ["", changes.get("sub", "alice")]
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "x"]), JSON, max_size=4))
+def test_no_header_breaks_it(changes: dict[str, object]):
+    world = World()
+    text = signed({"kid": "rsa1", "alg": "RS256", **changes}, world.claims(), world.issuer.keys[0], "RS256")
+    assert asyncio.run(outcome(text)) in {"", "alice"}

@@ -225,6 +225,8 @@ GOOD = {**rsa_key().as_dict(private=False)}
         ({**GOOD, "n": "AQAB"}, 0),
         ({**GOOD, "n": "!" * 342}, 0),
         ({**GOOD, "n": "A" * 100_000}, 0),
+        ({**GOOD, "n": "A" * 171 + str(GOOD["n"])[:171]}, 0),
+        ({**GOOD, "n": None}, 0),
         ({**GOOD, "kty": "rsa"}, 0),
         ({**GOOD, "kty": None}, 0),
         ({"kty": "RSA"}, 0),

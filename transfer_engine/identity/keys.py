@@ -5,6 +5,7 @@ Source: RFC 7517 (JWK Set), RFC 7518 §3 (which key and curve belongs to which a
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -81,12 +82,9 @@ def _signing_key(entry: dict[str, Any]) -> SigningKey | None:
 def _public_key(entry: dict[str, Any]) -> tuple[PublicKey, frozenset[str]] | None:
     """The key without whatever else its issuer wrote beside it, and the algorithms it can be used with."""
     if entry.get("kty") == "RSA":
-        modulus = entry["n"]
-        # Four base64 characters are three bytes; neither a short nor an endless modulus is even taken in.
-        if not isinstance(modulus, str) or not RSA_MIN_BITS - 8 <= len(modulus) * 6 <= RSA_MAX_BITS + 64:
+        if not RSA_MIN_BITS <= _bits(entry["n"]) <= RSA_MAX_BITS:
             return None
-        rsa = RSAKey.import_key({"kty": "RSA", "n": modulus, "e": entry["e"]})
-        return (rsa, _RSA) if RSA_MIN_BITS <= rsa.raw_value.key_size <= RSA_MAX_BITS else None
+        return RSAKey.import_key({"kty": "RSA", "n": entry["n"], "e": entry["e"]}), _RSA
     if entry.get("kty") == "EC":
         algorithms = frozenset(name for name, curve in _EC.items() if curve == entry["crv"])
         if not algorithms:
@@ -96,6 +94,13 @@ def _public_key(entry: dict[str, Any]) -> tuple[PublicKey, frozenset[str]] | Non
     if entry.get("kty") == "OKP" and entry["crv"] in _OKP:
         return OKPKey.import_key({"kty": "OKP", "crv": entry["crv"], "x": entry["x"]}), frozenset({"EdDSA"})
     return None
+
+
+def _bits(modulus: str) -> int:
+    """Length of a number in base64url; 0: it is far too long."""
+    if len(modulus) * 6 > RSA_MAX_BITS + 64:
+        return 0
+    return int.from_bytes(base64.urlsafe_b64decode(modulus + "=="), "big").bit_length()
 
 
 def candidates(keys: tuple[SigningKey, ...], kid: str | None, algorithm: str) -> tuple[SigningKey, ...]:

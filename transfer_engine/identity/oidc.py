@@ -17,7 +17,7 @@ from transfer_engine.identity import claims as claiming
 from transfer_engine.identity.api import BadCredential
 from transfer_engine.identity.claims import TokenUser
 from transfer_engine.identity.jwks import Documents, IssuerKeys
-from transfer_engine.identity.jwt import Unverified, take_apart
+from transfer_engine.identity.jwt import Unverified
 from transfer_engine.identity.keys import KID_MAX, verify
 from transfer_engine.identity.scopes import allows, granted
 
@@ -75,11 +75,6 @@ class Tokens:
         found = self._issuers.get(key(issuer))
         return None if found is None else found[1]
 
-    def known(self, token: Unverified) -> str | None:
-        """The issuer in the settings that a token claims to be from, with a `/` at the end."""
-        found = None if token.issuer is None else self._issuers.get(key(token.issuer))
-        return None if found is None else key(found[0].issuer) + "/"
-
     async def user(self, token: Unverified) -> TokenUser:
         """Who a token stands for. Raises: BadCredential. IssuerUnavailable: nobody can say."""
         algorithm, kid = check_header(token.header)
@@ -105,10 +100,6 @@ class Tokens:
         if algorithm not in issuer.algorithms:
             raise BadCredential(f"the token is signed in another way than {', '.join(issuer.algorithms)}")
         _check_signature(token, await keys.keys(kid, algorithm), algorithm)
-
-    async def user_of(self, token: str) -> TokenUser:
-        """See `user`, for the text of a token."""
-        return await self.user(take_apart(token))
 
     def _believed(self, claims: Mapping[str, Any], issuer: Issuer) -> TokenUser:
         claiming.check_profile(claims)
