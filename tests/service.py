@@ -27,7 +27,6 @@ from transfer_engine.driving import Driven
 from transfer_engine.explain import Explainer
 from transfer_engine.figures import LinkStatus
 from transfer_engine.governor import Governor
-from transfer_engine.guarded import Gate
 from transfer_engine.health import Health
 from transfer_engine.identity.api import Shown
 from transfer_engine.limits import LimitTable
@@ -42,6 +41,7 @@ from transfer_engine.shares import ShareTable
 from transfer_engine.states import Event, FileState
 from transfer_engine.store.api import Canceled
 from transfer_engine.store.sqlite import SqliteStore
+from transfer_engine.vault import Vault
 
 T = TypeVar("T")
 
@@ -158,6 +158,10 @@ class StandingEngine:
         self._check()
         await self.store.set_priority(job_id, priority)
 
+    @property
+    def secrets(self) -> SqliteStore:
+        return self.store
+
     async def record(self, entry: AuditEntry) -> None:
         self._check()
         await self.store.record(entry)
@@ -257,7 +261,7 @@ def _as(caller: Caller | Sequence[Caller]) -> Named:
 
 def table(engine: Any) -> list[Route]:
     """The service's operations."""
-    return build_table(Gate(engine, SystemClock()), ServiceSettings(), SystemClock())
+    return build_table(engine, ServiceSettings(), open_door(), SystemClock())
 
 
 @asynccontextmanager
@@ -269,7 +273,9 @@ async def running_service(
     store = SqliteStore("sqlite://", incarnation="test", now=clock.now, inline=True)
     await store.open()
     engine = StandingEngine(store, clock)
-    door = open_door() if caller is None else Door(auth=AuthSettings(), authenticator=_as(caller))
+    door = (
+        open_door() if caller is None else Door(auth=AuthSettings(), authenticator=_as(caller), vault=Vault.transient)
+    )
     app = build_app(engine, ServiceSettings(**settings), door, clock=clock)  # type: ignore[arg-type]
     server = TestServer(app)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from protocols.http import HttpAdapter
 from protocols.mock import MockAdapter
 from protocols.registry import Registry
 from transfer_engine.attempt import Tools
-from transfer_engine.clock import Deps
+from transfer_engine.callers import CERTIFICATE, LOCAL_TOKEN, Grant
+from transfer_engine.clock import Deps, SystemClock
 from transfer_engine.config import Settings, TlsSettings
 from transfer_engine.credentials.api import Issuers
 from transfer_engine.credentials.fixed import OneForAll
@@ -27,8 +29,9 @@ from transfer_engine.dispatcher import Rules
 from transfer_engine.engine import Engine
 from transfer_engine.errors import Invalid
 from transfer_engine.health import Health
-from transfer_engine.identity.loopback import LoopbackOnly
+from transfer_engine.identity.authenticator import TheAuthenticator
 from transfer_engine.identity.token_endpoint import Clients
+from transfer_engine.identity.x509.users import GridCertificates
 from transfer_engine.limits import LimitTable
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
@@ -218,6 +221,28 @@ class _Cached:
         return self._value
 
 
-def door_of(settings: Settings) -> Door:
-    """Who may use the job service."""
-    return Door(auth=settings.auth, authenticator=LoopbackOnly(settings.auth))
+def door_of(settings: Settings, engine: TransferEngine) -> Door:
+    """Who may use the job service on this engine. Raises: Invalid: names the setting."""
+    service, auth = settings.service, settings.auth
+    known = service.tls.client_ca is not None or bool(service.reverse_proxy.peers)
+    hosts = frozenset({service.alias or socket.getfqdn()})
+    certificates = GridCertificates.of(service.tls, hosts=hosts) if known else None
+
+    def granted(name: str, method: str) -> tuple[Grant, ...]:
+        # Subjects of tokens are unique for their issuer only, and such a row names none.
+        return engine.tunables.grants_of(name) if method in {CERTIFICATE, LOCAL_TOKEN} else ()
+
+    authenticator = TheAuthenticator(
+        auth,
+        clock=SystemClock(),
+        certificates=certificates,
+        reverse_proxy=service.reverse_proxy,
+        extra_grants=granted,
+    )
+    return Door(
+        auth=auth,
+        authenticator=authenticator,
+        vault=engine.vault,
+        certificates=certificates,
+        signatures=authenticator.tokens,
+    )

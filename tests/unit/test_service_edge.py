@@ -278,13 +278,14 @@ async def test_answers_are_of_the_documented_types():
         rows = table(service.engine)
         query = "?endpoint=https%3A%2F%2Fsource.example"
         queries = {"explain": query, "optimizerHistory": query}
-        asked = [route for route in rows if route.method == "GET"]
+        asked = [route for route in rows if route.method == "GET" and route.media == "application/json"]
         assert len(asked) >= 13
         for route in asked:
             path = route.path.format_map(known) + queries.get(route.name, "")
             status, answer = await service.call("GET", path)
             assert status in {200, *route.statuses}
-            route.answers.validate_python(answer, strict=True)
+            if status == 200 or status in route.own:
+                route.answers.validate_python(answer, strict=True)
         for ids in (job_id, "nope"):
             _, answer = await service.call("GET", f"/jobs/{ids}?files=file_state")
             next(route for route in rows if route.name == "showJobs").answers.validate_python(answer, strict=True)

@@ -67,7 +67,9 @@ def _trust(env: Mapping[str, str]) -> ssl.SSLContext:
     try:
         if ca is None:
             return ssl.create_default_context()
-        return ssl.create_default_context(**({"capath": str(ca)} if ca.is_dir() else {"cafile": str(ca)}))
+        return ssl.create_default_context(
+            capath=str(ca) if ca.is_dir() else None, cafile=None if ca.is_dir() else str(ca)
+        )
     except (OSError, ssl.SSLError) as error:
         stop(f"{ca}: no certificates of CAs can be read: {error}", Exit.DENIED)
 

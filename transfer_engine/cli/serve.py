@@ -56,7 +56,7 @@ async def serve(config: Path | None, flags: dict[str, Any], *, verbose: bool) ->
 
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, end)
-            await serve_http(engine, settings.service, door_of(settings), on_ready=ready)
+            await serve_http(engine, settings.service, door_of(settings, engine), on_ready=ready)
     except asyncio.CancelledError:
         put("stopped")
     return Exit.OK

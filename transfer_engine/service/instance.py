@@ -9,10 +9,9 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from transfer_engine.clock import Clock
-from transfer_engine.errors import Forbidden
 from transfer_engine.guarded import Gate
 from transfer_engine.service.boundary import answer, caller_of, error_answer
-from transfer_engine.service.wire.instance import caller_object, delegation_object, service_object
+from transfer_engine.service.wire.instance import caller_object, service_object
 
 
 def version() -> str:
@@ -43,13 +42,6 @@ class Instance:
     async def whoami(self, request: web.Request) -> web.Response:
         """Who is asking."""
         return answer(caller_object(caller_of(request)))
-
-    async def delegation(self, request: web.Request) -> web.Response:
-        """What is left of the caller's credential."""
-        caller = caller_of(request)
-        if request.match_info["delegation_id"] != caller.delegation_id:
-            raise Forbidden("The requested ID and the credentials ID do not match")
-        return answer(delegation_object(caller, self._clock.now()))
 
     async def healthz(self, _: web.Request) -> web.Response:
         """Is the process alive? Answers as long as it can answer at all."""

@@ -9,14 +9,16 @@ from pydantic import TypeAdapter
 from transfer_engine.callers import Need
 from transfer_engine.service.boundary import Handler
 from transfer_engine.service.control import Controls
+from transfer_engine.service.delegation import Delegations
 from transfer_engine.service.explain import Explaining
 from transfer_engine.service.instance import Instance
 from transfer_engine.service.jobs import Jobs
 from transfer_engine.service.route import ANYTHING, TEXTS, JsonType, Route
+from transfer_engine.service.routes_delegation import delegation_routes
 from transfer_engine.service.routes_explain import explain_routes
 from transfer_engine.service.routes_jobs import job_routes
 from transfer_engine.service.routes_orders import order_routes
-from transfer_engine.service.wire.instance import CallerObject, DelegationObject, ServiceObject
+from transfer_engine.service.wire.instance import CallerObject, ServiceObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,7 @@ class Handlers:
     """Who handles what."""
 
     instance: Instance
+    delegations: Delegations
     jobs: Jobs
     controls: Controls
     explaining: Explaining
@@ -33,6 +36,7 @@ def routes(handlers: Handlers) -> list[Route]:
     """All operations of the service, in order of precedence."""
     return [
         *_instance_routes(handlers.instance),
+        *delegation_routes(handlers.delegations),
         *order_routes(handlers.controls),
         *explain_routes(handlers.explaining),
         *job_routes(handlers.jobs),
@@ -47,7 +51,7 @@ def _instance_routes(instance: Instance) -> list[Route]:
         ("readyz", "/readyz", "Can it accept and move?", instance.readyz, TEXTS, {503: "not now; says why"}),
         ("openapi", "/openapi.json", "This document", instance.openapi, ANYTHING, {}),
     ]
-    asked = [
+    return [
         Route(
             name=name,
             method="GET",
@@ -59,17 +63,4 @@ def _instance_routes(instance: Instance) -> list[Route]:
             statuses=statuses,
         )
         for name, path, summary, handler, kind, statuses in about
-    ]
-    return [
-        *asked,
-        Route(
-            name="delegation",
-            method="GET",
-            path="/delegation/{delegation_id}",
-            needs=Need.USER,
-            summary="What is left of the caller's credential",
-            handler=instance.delegation,
-            answers=TypeAdapter(DelegationObject),
-            statuses={403: "somebody else's credential"},
-        ),
     ]

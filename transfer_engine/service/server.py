@@ -18,6 +18,7 @@ from transfer_engine.errors import Invalid
 from transfer_engine.identity.loopback import LoopbackOnly, is_loopback
 from transfer_engine.service.app import Door, build_app, no_chain
 from transfer_engine.service.tls import FreshContext, chain_of
+from transfer_engine.vault import Vault
 
 if TYPE_CHECKING:
     from transfer_engine.engine import Engine
@@ -85,10 +86,10 @@ def check_host(service: ServiceSettings, auth: AuthSettings) -> str:
     return name
 
 
-def open_door() -> Door:
+def open_door(vault: Callable[[], Vault] = Vault.transient) -> Door:
     """Whoever is on this machine may do everything."""
     auth = AuthSettings(loopback="admin")
-    return Door(auth=auth, authenticator=LoopbackOnly(auth))
+    return Door(auth=auth, authenticator=LoopbackOnly(auth), vault=vault)
 
 
 async def serve(
