@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.clients.secure import SecureSite, running_secure_site
 from tests.clients.site import Site, running_site
 from tests.clients.venv import missing
 
@@ -27,4 +28,12 @@ async def site(clients: None) -> AsyncIterator[Site]:
     """One service over http for all tests of a module."""
     with tempfile.TemporaryDirectory(prefix="te") as directory:
         async with running_site(Path(directory)) as running:
+            yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def secure_site(clients: None) -> AsyncIterator[SecureSite]:
+    """One service over https for all tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="te") as directory:
+        async with running_secure_site(Path(directory)) as running:
             yield running

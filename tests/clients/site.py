@@ -45,8 +45,6 @@ class Site:
     http: aiohttp.ClientSession
     home: Path
     endpoint: str
-    credentials: tuple[str, ...] = ()
-    """Options that the tools need to be let in."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -104,7 +102,7 @@ class Site:
 
     async def tool(self, name: str, *args: str) -> Ran:
         """A command-line tool, sent to the service."""
-        return await tool(f"fts-rest-{name}", "-s", self.endpoint, *self.credentials, *args, home=self.home)
+        return await tool(f"fts-rest-{name}", "-s", self.endpoint, *args, home=self.home)
 
 
 @asynccontextmanager

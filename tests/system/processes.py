@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import ssl
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,6 +42,8 @@ class ServiceProcess:
     database: Path
     config: Path
     port: int
+    ca: Path | None = None
+    """PEM that its certificate is checked with, where it speaks https; nobody comes in without a credential then."""
     n_starts: int = 0
     log: bytes = b""
     """Standard error of the runs that have ended, and the end of standard output."""
@@ -49,7 +52,7 @@ class ServiceProcess:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.ca is None else 'https'}://127.0.0.1:{self.port}"
 
     @property
     def running(self) -> bool:
@@ -57,7 +60,8 @@ class ServiceProcess:
 
     def command(self) -> list[str]:
         return [
-            *(sys.executable, "-m", "transfer_engine.cli.main", "serve", "--no-auth", "--host", "127.0.0.1"),
+            *(sys.executable, "-m", "transfer_engine.cli.main", "serve", "--host", "127.0.0.1"),
+            *(("--no-auth",) if self.ca is None else ()),
             *("--port", str(self.port), "--database", f"sqlite:///{self.database}", "--config", str(self.config)),
         ]
 
@@ -85,7 +89,8 @@ class ServiceProcess:
         """Whether `/readyz` says yes; AssertionError when the process has ended."""
         assert self.running, f"the service ended: {(await self.ended())[1]}"
         try:
-            async with aiohttp.ClientSession() as http, http.get(self.url + "/readyz") as answer:
+            trust = True if self.ca is None else ssl.create_default_context(cafile=self.ca)
+            async with aiohttp.ClientSession() as http, http.get(self.url + "/readyz", ssl=trust) as answer:
                 return answer.status == 200
         except aiohttp.ClientError:
             return False
