@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from transfer_engine.explain import Explainer
     from transfer_engine.figures import LinkStatus, Running
     from transfer_engine.forcing import Start
-    from transfer_engine.places import Link
     from transfer_engine.store.api import Canceled
     from transfer_engine.tunables import Tunables
 
