@@ -20,6 +20,7 @@ from transfer_engine.errors import Invalid, IssuerUnavailable
 from transfer_engine.identity import local_tokens
 from transfer_engine.identity.api import BadCredential, CertificateUser, Shown, TooMany
 from transfer_engine.identity.authenticator import TheAuthenticator
+from transfer_engine.identity.jwt import take_apart
 from transfer_engine.identity.roles import short_id
 
 pytestmark = pytest.mark.asyncio
@@ -491,6 +492,20 @@ async def test_what_the_log_says(caplog: pytest.LogCaptureFixture):
     assert (line.claimed_issuer, line.peer) == (f"{ISSUER}/", "192.0.2.1")
     assert line.claimed_subject == "mallory 2026-01-01 INFO all is well"
     assert text not in repr(line.__dict__)
+
+
+async def test_tokens_for_storages_are_known_by_their_signature():
+    here = world()
+    tokens = here.authenticator.tokens
+    storage = here.storages.token(scope="storage.read:/")
+    await tokens.check_signature(take_apart(storage))
+    forged = storage.rpartition(".")[0] + "." + here.token().rpartition(".")[2]
+    with pytest.raises(BadCredential, match="signature"):
+        await tokens.check_signature(take_apart(forged))
+    with pytest.raises(BadCredential, match="issuer"):
+        await tokens.check_signature(take_apart(here.token(iss="https://evil.example")))
+    with pytest.raises(BadCredential, match="for storages"):
+        await here.caller(storage)
 
 
 # Settings that cannot be meant

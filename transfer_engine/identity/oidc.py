@@ -77,29 +77,26 @@ class Tokens:
 
     async def user(self, token: Unverified) -> TokenUser:
         """Who a token stands for. Raises: BadCredential. IssuerUnavailable: nobody can say."""
-        algorithm, kid = check_header(token.header)
-        found = None if token.issuer is None else self._issuers.get(key(token.issuer))
-        if found is None:
-            raise BadCredential("the token's issuer is not one of those that are believed here")
-        issuer, keys = found
+        issuer, _keys = self._named(token)
         if issuer.storage_only:
             raise BadCredential("tokens of this issuer are for storages, not for this service")
-        if algorithm not in issuer.algorithms:
-            raise BadCredential(f"the token is signed in another way than {', '.join(issuer.algorithms)}")
-        fitting = await keys.keys(kid, algorithm)
-        _check_signature(token, fitting, algorithm)
+        await self.check_signature(token)
         return self._believed(token.claims, issuer)
 
     async def check_signature(self, token: Unverified) -> None:
         """Raises: BadCredential: it is not signed by its issuer, which is one of these. IssuerUnavailable."""
         algorithm, kid = check_header(token.header)
-        found = None if token.issuer is None else self._issuers.get(key(token.issuer))
-        if found is None:
-            raise BadCredential("the token's issuer is not one of those that are believed here")
-        issuer, keys = found
+        issuer, keys = self._named(token)
         if algorithm not in issuer.algorithms:
             raise BadCredential(f"the token is signed in another way than {', '.join(issuer.algorithms)}")
         _check_signature(token, await keys.keys(kid, algorithm), algorithm)
+
+    def _named(self, token: Unverified) -> tuple[Issuer, IssuerKeys]:
+        """The issuer that a token says it is from. Raises: BadCredential: it is none of the settings'."""
+        found = None if token.issuer is None else self._issuers.get(key(token.issuer))
+        if found is None:
+            raise BadCredential("the token's issuer is not one of those that are believed here")
+        return found
 
     def _believed(self, claims: Mapping[str, Any], issuer: Issuer) -> TokenUser:
         claiming.check_profile(claims)
