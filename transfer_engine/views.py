@@ -76,7 +76,7 @@ class FileView:
     """When it may be claimed again; None: now, or not before its job is told to go on."""
     reason: str | None
     failure: Mapping[str, Any] | None
-    """`Failure` as a mapping, with code, scope, phase, errno, message, hint."""
+    """`Failure` as a mapping, with code, scope, phase, errno, message, hint, and `dst_file` where there is one."""
     seen_bytes: int | None
     seen_checksum: str | None
     evidence: str | None

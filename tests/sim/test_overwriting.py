@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from protocols.errors import CopyFailed
-from protocols.scripted import Lie, Rule, ScriptedAdapter, SimFile
+from protocols.errors import CopyFailed, Overloaded
+from protocols.scripted import Lie, Lost, Rule, ScriptedAdapter, SimFile
 from transfer_engine import FileState, JobOptions, JobRequest, JobState, JobType, Transfer
 from transfer_engine.engine import Engine
 from transfer_engine.model import Verify
@@ -283,3 +283,58 @@ def test_a_size_that_differs_is_told_in_ftss_words() -> None:
         assert reason == f"DESTINATION [22] Source and destination file size mismatch ({SIZE} != {SIZE // 2})"
 
     run(scenario)
+
+
+KINDS = (
+    JobOptions(),
+    JobOptions(overwrite=True),
+    JobOptions(overwrite_on_retry=True),
+    JobOptions(strict_copy=True),
+    JobOptions(keep_remains=True),
+    JobOptions(keep_remains=True, overwrite_on_retry=True, dst_file_report=True),
+    JobOptions(keep_remains=True, strict_copy=True),
+)
+
+
+def troubled(storages: ScriptedAdapter) -> None:
+    copies = frozenset({"copy"})
+    for rule in (
+        Rule(operations=copies, chance=0.1, error=lambda: CopyFailed("disk"), at_bytes=1000),
+        Rule(operations=copies, chance=0.05, lost=Lost.COMPLETED),
+        Rule(operations=copies, chance=0.05, lost=Lost.GOES_ON),
+        Rule(operations=copies, chance=0.05, lost=Lost.STOPPED),
+        Rule(operations=copies, chance=0.05, lie=Lie.SHORT),
+        Rule(operations=copies, chance=0.03, stall=True, at_bytes=5000),
+        Rule(operations=frozenset({"stat"}), chance=0.02, error=lambda: Overloaded("busy", retry_after_s=30)),
+    ):
+        storages.add_rule(rule)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nobodys_file_is_lost_and_nothing_short_is_finished_whatever_is_asked_for(seed: int) -> None:
+    async def scenario(engine: Engine, storages: ScriptedAdapter) -> None:
+        troubled(storages)
+        storages.storage("sim://a")
+        there, jobs = {}, {}
+        for n in range(105):
+            storages.storage("sim://a").add(f"/{n}", size_bytes=10_000 * (n + 1), seed=n)
+            if n % 4 == 0:
+                there[n] = storages.storage("sim://b").add(f"/{n}", size_bytes=7, seed=1000 + n)
+        storages.storage("sim://b")
+        for n in range(105):
+            transfer = Transfer.of(f"sim://a/{n}", f"sim://b/{n}", size_bytes=None if n % 3 else 10_000 * (n + 1))
+            jobs[n] = await engine.submit(transfer, options=KINDS[n % len(KINDS)])
+        for n, job_id in jobs.items():
+            state = (await engine.wait(job_id)).state
+            options = KINDS[n % len(KINDS)]
+            found = storages.storage("sim://b").files().get(f"/{n}")
+            if n in there and not options.overwrite:
+                assert (state, found) == (JobState.FAILED, there[n])
+            elif state is JobState.FINISHED:
+                source = storages.storage("sim://a").files()[f"/{n}"]
+                assert found is not None
+                assert found.size_bytes == source.size_bytes
+                assert options.strict_copy or found.checksum("adler32") == source.checksum("adler32")
+        assert not [entry for entry in storages.journal if entry.operation == "conflict"]
+
+    run(scenario, seed=seed)
