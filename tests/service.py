@@ -251,6 +251,9 @@ class Named:
     async def identify(self, shown: Shown) -> Caller:
         return self.callers[int(shown.headers.get("x-test-caller", "0"))]
 
+    async def run(self) -> None:
+        """Has nothing to do."""
+
     async def aclose(self) -> None:
         pass
 

@@ -58,6 +58,9 @@ class Authenticator(Protocol):
         of that. StoreUnavailable, with status 503: an issuer's keys cannot be had now and none are known.
         """
 
+    async def run(self) -> None:
+        """What goes on while the service is there; ends when it is cancelled, or at once."""
+
     async def aclose(self) -> None:
         """Close what it holds."""
 

@@ -60,5 +60,8 @@ class LoopbackOnly:
         from_here = shown.peer is None or is_loopback(shown.peer)
         return self._caller if self._caller is not None and from_here else ANYBODY
 
+    async def run(self) -> None:
+        """Has nothing to do."""
+
     async def aclose(self) -> None:
         """Holds nothing."""

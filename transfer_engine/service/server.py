@@ -130,7 +130,9 @@ async def serve(
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         log.info("listening", extra={"event": "listening", "url": url})
         on_ready(url)
-        await (asyncio.Event().wait() if fresh is None else fresh.run())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(door.authenticator.run())
+            await (asyncio.Event().wait() if fresh is None else fresh.run())
     finally:
         await runner.cleanup()
         await door.authenticator.aclose()
