@@ -81,7 +81,7 @@ def test_one_that_is_there_twice_lives_as_long_as_either():
     assert tokens.user(make(CHANCE), NOW).setting.name == "other"
 
 
-@pytest.mark.parametrize("day", ["", "soon", "2026-13-01", "9999-12-31", "2026-01-01T00:00"])
+@pytest.mark.parametrize("day", ["", "soon", "2026-13-01", "9999-12-31", "2026-01-01T00:00", "20260101", "2026-W01-1"])
 def test_days_that_are_none(day: str):
     with pytest.raises(Invalid):
         end_of(day)

@@ -63,8 +63,8 @@ def _check(body: str) -> str:
 def end_of(day: str) -> float:
     """When a last day (`YYYY-MM-DD`, UTC) is over. Raises: Invalid."""
     try:
-        last = dt.date.fromisoformat(day)
-        midnight = dt.datetime.combine(last + dt.timedelta(days=1), dt.time(), tzinfo=dt.UTC)
+        last = dt.datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=dt.UTC)
+        midnight = last + dt.timedelta(days=1)
     except (ValueError, OverflowError):
         raise Invalid("expected a day, YYYY-MM-DD", field="auth.tokens.expires") from None
     return midnight.timestamp()
