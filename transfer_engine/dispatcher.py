@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 PROMOTE_MAX: Final = 1000
 EXPIRE_MAX: Final = 100
 TAKE_OVER_MAX: Final = 1000
+PRUNE_MAX: Final = 1000
 HOUSEKEEPING_S: Final = 30.0
 LEARN_EVERY: Final = 20
 """So many times of housekeeping between two times that what was learned is written down."""
@@ -340,6 +341,7 @@ class Dispatcher:
                     self._wake.set()
                     await self._store.prune_events(self._events_keep, self.published())
                     if n_tidied % LEARN_EVERY == 0:
+                        await self._store.prune_secrets(now, PRUNE_MAX)
                         self.governor.measures.forget(now)
                         await self.remember()
             except StoreUnavailable:
