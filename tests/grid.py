@@ -214,7 +214,9 @@ def subject_hash(subject: x509.Name) -> str:
 class Grid:
     """CAs, users, hosts and proxies in one directory."""
 
-    def __init__(self, root: Path, *, now: datetime | None = None, ca_name: str = "Grid CA") -> None:
+    def __init__(
+        self, root: Path, *, now: datetime | None = None, ca_name: str = "Grid CA", ca_key: str = "ec"
+    ) -> None:
         self.root = root
         self.now = now or datetime.now(UTC).replace(microsecond=0)
         self.cert_dir = root / "certificates"
@@ -225,7 +227,7 @@ class Grid:
             folder.mkdir(parents=True, exist_ok=True)
         self._trusted: list[Authority] = []
         self._count = 0
-        self.ca = self.authority(ca_name)
+        self.ca = self.authority(ca_name, key=ca_key)
         self.trust(self.ca)
 
     def trust(self, authority: Authority) -> None:
@@ -249,17 +251,19 @@ class Grid:
         (authority or self.ca).revoked.append(identity.cert.serial_number)
         self.write()
 
-    def authority(self, cn: str, *, parent: Authority | None = None, path_len: int | None = None) -> Authority:
+    def authority(
+        self, cn: str, *, parent: Authority | None = None, path_len: int | None = None, key: str = "ec"
+    ) -> Authority:
         """A root, or an intermediate CA below `parent`."""
-        key = new_key("ec")
+        own = new_key(key)
         subject = name((NameOID.COMMON_NAME, cn))
-        builder = self._builder(subject, parent.cert.subject if parent else subject, key, days=3650)
+        builder = self._builder(subject, parent.cert.subject if parent else subject, own, days=3650)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_len), critical=True)
         builder = builder.add_extension(CA_USAGE, critical=True)
-        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        cert = builder.sign(parent.key if parent else key, hashes.SHA256())
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
+        cert = builder.sign(parent.key if parent else own, hashes.SHA256())
         parents = () if parent is None else (parent.cert, *parent.parents)
-        return Authority(cert=cert, key=key, parents=parents)
+        return Authority(cert=cert, key=own, parents=parents)
 
     def user(self, cn: str, *, ca: Authority | None = None, key: str = "rsa") -> Identity:
         """A user with a certificate of `ca`."""
@@ -293,6 +297,8 @@ class Grid:
         authority, own = ca or self.ca, key or new_key()
         builder = self._builder(subject, authority.cert.subject, own, not_before=not_before, not_after=not_after)
         builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        # voms-proxy-init makes no proxy of a certificate without it.
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
         if usage is not None:
             builder = builder.add_extension(usage, critical=True)
         for extension, critical in extensions:

@@ -25,6 +25,7 @@ FQANS = "1.3.6.1.4.1.8005.100.100.4"
 CERTIFICATES = "1.3.6.1.4.1.8005.100.100.10"
 TARGETS = "2.5.29.55"
 NO_REV_AVAIL = "2.5.29.56"
+AUTHORITY_KEY = "2.5.29.35"
 
 SHA256_RSA = der(0x30, der_oid("1.2.840.113549.1.1.11"), der(0x05))
 SHA256_ECDSA = der(0x30, der_oid("1.2.840.10045.4.3.2"))
@@ -141,6 +142,7 @@ class Voms:
             der(
                 0x30,
                 ac_extension(NO_REV_AVAIL, der(0x05)),
+                ac_extension(AUTHORITY_KEY, der(0x30, der(0x80, _key_id(self.server.cert)))),
                 *([ac_extension(CERTIFICATES, carried)] if chain else []),
                 *extensions,
             ),
@@ -149,6 +151,10 @@ class Voms:
         if tamper:
             info = info.replace(b"/" + self.vo.encode(), tamper)
         return der(0x30, info, signing, der(0x03, b"\0", signature))
+
+
+def _key_id(cert: x509.Certificate) -> bytes:
+    return x509.SubjectKeyIdentifier.from_public_key(cert.public_key()).digest
 
 
 def _sign(key: Key, data: bytes) -> bytes:

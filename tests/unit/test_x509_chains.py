@@ -257,7 +257,7 @@ def test_hostile_chains_are_refused(kind, world):
 
 def test_signatures_with_sha_1_are_refused(world):
     user, ca = (x509.load_der_x509_certificate(one) for one in weak(world))
-    with pytest.raises(BadCredential, match=r"can be forged|not signed"):
+    with pytest.raises(BadCredential, match="can be forged"):
         check_signed(user, ca)
 
 

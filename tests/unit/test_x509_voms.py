@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
+import shutil
+import subprocess
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +82,40 @@ def test_attributes_are_believed(world):
     assert world.fqans(world.voms.proxy(world.alice, "/escape", key="ec", extensions=[for_us])) == ("/escape",)
 
 
+def test_both_names_of_a_holder(world):
+    by_subject = world.voms.extension(world.alice, "/escape", holder_issuer=world.alice.cert.subject)
+    assert world.fqans(world.carrying(by_subject)) == ("/escape",)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("voms-proxy-fake") is None, reason="VOMS' own clients are not installed")
+def test_what_vomss_own_library_makes(tmp_path):
+    grid = Grid(tmp_path, ca_key="rsa")
+    alice = grid.user("alice")
+    voms = Voms(grid, vo="escape")
+    made = tmp_path / "proxy.pem"
+    for key in (alice.key_file, voms.server.key_file):
+        key.chmod(0o400)
+    command = {
+        "-cert": alice.certificate, "-key": alice.key_file, "-hostcert": voms.server.certificate,
+        "-hostkey": voms.server.key_file, "-voms": "escape", "-uri": "voms.example.org:15000", "-hours": "5",
+        "-fqan": "/escape/Role=production", "-certdir": grid.cert_dir, "-out": made, "-bits": "2048",
+    }  # fmt: skip
+    words = [str(word) for pair in command.items() for word in pair]
+    environment = {"HOME": str(tmp_path), "PATH": os.defpath, "RANDFILE": str(tmp_path / "rnd")}
+    subprocess.run(["voms-proxy-fake", "-rfc", *words], check=True, capture_output=True, env=environment)
+    chain = [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(_certificates(made))]
+    certificates = GridCertificates(client_ca=grid.cert_dir, vomsdir=grid.vomsdir)
+    user = certificates.user(tuple(chain), grid.now.timestamp() + 60)
+    assert (user.dn, user.fqans) == (alice.dn, ("/escape/Role=production",))
+
+
+def _certificates(path) -> bytes:
+    return b"".join(
+        re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", path.read_bytes(), re.DOTALL)
+    )
+
+
 def test_the_attributes_nearest_to_the_leaf_count(world):
     first, second = world.voms.extension(world.alice, "/escape"), world.voms.extension(world.alice, "/escape/prod")
     assert world.fqans(world.carrying(first, second)) == ("/escape/prod",)
@@ -99,6 +139,7 @@ def test_a_user_ends_with_the_attributes(world):
 BROKEN = {
     "another user's": lambda w: w.voms.extension(w.bob, "/escape"),
     "another serial number": lambda w: w.voms.extension(w.alice, "/escape", holder_serial=1),
+    "another user's subject": lambda w: w.voms.extension(w.alice, "/escape", holder_issuer=w.bob.cert.subject),
     "another CA's user": lambda w: w.voms.extension(w.alice, "/escape", holder_issuer=w.other.ca.cert.subject),
     "expired": lambda w: w.voms.extension(w.alice, "/escape", not_after=w.grid.now - timedelta(seconds=1)),
     "not yet valid": lambda w: w.voms.extension(w.alice, "/escape", not_before=w.grid.now + timedelta(hours=1)),

@@ -162,11 +162,14 @@ def check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> Non
     """Raises: BadCredential: `issuer` is not who issued it, by name and by signature."""
     try:
         weak = isinstance(certificate.signature_hash_algorithm, _WEAK)
+    except UnsupportedAlgorithm:
+        weak = False
+    if weak:
+        raise BadCredential("a certificate is signed with a digest that can be forged (MD5 or SHA-1)")
+    try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise BadCredential("a certificate is not signed by its issuer") from error
-    if weak:
-        raise BadCredential("a certificate is signed with a digest that can be forged (MD5 or SHA-1)")
 
 
 def is_ca(certificate: x509.Certificate) -> bool:

@@ -113,7 +113,9 @@ class Voms:
 
     def _check(self, one: AttributeCertificate, user: x509.Certificate, now: float) -> float:
         """Raises: BadCredential: it is not for this user, this service, this time, or not from a server of the VO."""
-        if one.holder_issuer != user.issuer or one.holder_serial != user.serial_number:
+        # RFC 5755 wants the issuer of the user's certificate. VOMS' own server (2.1.0) writes the user's subject there,
+        # and its library takes both.
+        if one.holder_serial != user.serial_number or one.holder_issuer not in {user.issuer, user.subject}:
             raise BadCredential("VOMS attributes of somebody else's certificate")
         if one.not_after <= now:
             raise BadCredential("VOMS attributes that have expired")
