@@ -114,8 +114,8 @@ class FileObject(TypedDict):
     bringonline_token: None
     internal_file_params: None
     dest_surl_uuid: None
-    src_token_id: None
-    dst_token_id: None
+    src_token_id: str | None
+    dst_token_id: str | None
 
 
 @with_config(ConfigDict(title="JobEntry"))
@@ -338,8 +338,8 @@ FILE_COLUMNS: Final[Mapping[str, Callable[[JobView, FileView], Any]]] = {
     "bringonline_token": lambda _, __: None,
     "internal_file_params": lambda _, __: None,
     "dest_surl_uuid": lambda _, __: None,
-    "src_token_id": lambda _, __: None,
-    "dst_token_id": lambda _, __: None,
+    "src_token_id": lambda _, file: file.src_token_id,
+    "dst_token_id": lambda _, file: file.dst_token_id,
 }
 
 
