@@ -30,7 +30,8 @@ class ServiceTls(Section):
     key: Path | None = None
     """PEM with its private key; unset: it is in `certificate`."""
     client_ca: Path | None = None
-    """Bundle or hashed directory of the CAs whose users are believed; unset: no client certificates."""
+    """Bundle or hashed directory of the CAs whose users are believed; unset: no client certificates but those that a
+    reverse proxy has verified, and no VOMS attributes."""
     crl: Path | None = None
     """PEM with revocation lists of these CAs; unset: none is looked at, but for those in a hashed `client_ca`."""
     vomsdir: Path | None = None
@@ -38,8 +39,11 @@ class ServiceTls(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.certificate is None and (self.key or self.client_ca):
-            msg = "key and client_ca need a certificate"
+        if self.certificate is None and self.key:
+            msg = "key needs a certificate"
+            raise ValueError(msg)
+        if self.client_ca is None and (self.crl or self.vomsdir):
+            msg = "crl and vomsdir need client_ca: they say more about its users"
             raise ValueError(msg)
         return self
 
@@ -72,6 +76,13 @@ class ServiceSettings(Section):
     """How long running transfers may finish after a request to stop."""
     tls: ServiceTls = Field(default_factory=ServiceTls)
     reverse_proxy: ReverseProxy = Field(default_factory=ReverseProxy)
+
+    @model_validator(mode="after")
+    def _somebody_shows_certificates(self) -> Self:
+        if self.tls.client_ca is not None and self.tls.certificate is None and not self.reverse_proxy.peers:
+            msg = "tls.client_ca needs tls.certificate, or a reverse proxy (reverse_proxy.peers) that ends TLS"
+            raise ValueError(msg)
+        return self
 
 
 class Issuer(Section):
