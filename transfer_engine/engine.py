@@ -15,6 +15,7 @@ from transfer_engine.banning import Hooks
 from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.choosing import Chooser
 from transfer_engine.clock import Deps
+from transfer_engine.companions import Companion, Companions
 from transfer_engine.control import Control
 from transfer_engine.credentials.keeper import TokenKeeper
 from transfer_engine.decisions import Decisions
@@ -22,6 +23,7 @@ from transfer_engine.dispatcher import Dispatcher, Rules
 from transfer_engine.errors import EngineError, Invalid, StoreUnavailable
 from transfer_engine.explain import Explainer
 from transfer_engine.figures import LinkStatus, Running
+from transfer_engine.following import Following
 from transfer_engine.forcing import Forcing
 from transfer_engine.model import (
     PRIORITY_DEFAULT,
@@ -45,8 +47,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EVENTS_BLOCK: Final = 500
-"""Events read from the store at a time."""
 PLAN_INLINE_MAX: Final = 2000
 """Largest job that is checked on the event loop, in transfers: about 25 ms."""
 
@@ -71,6 +71,7 @@ class Engine:
         deps: Deps,
         schemes: Collection[str],
         closing: Sequence[Closable] = (),
+        companions: Sequence[Companion] = (),
         tokens: TokenKeeper | None = None,
         on_capabilities: Callable[[Mapping[str, Capabilities]], None] | None = None,
         grace_s: float = 0.0,
@@ -138,6 +139,9 @@ class Engine:
             why_not=self.why_not_ready,
         )
         """Transfers that are started out of turn."""
+        self.companions = Companions(companions)
+        """Who follows what is committed: messages."""
+        self._dispatcher.published = self.companions.position
         self._tokens = tokens
         if tokens is not None:
             self._dispatcher.duties.append(tokens)
@@ -145,7 +149,7 @@ class Engine:
         self._writes: set[asyncio.Task[Any]] = set()
         self._ended = False
         self._waiters: dict[JobId, set[asyncio.Future[None]]] = {}
-        self._news: set[asyncio.Event] = set()
+        self._following = Following(reader)
 
     # Life cycle
 
@@ -156,6 +160,7 @@ class Engine:
             await self.tunables.load()
             await self.control.load()
             self._ordered()
+            await self.companions.open()
             await self._dispatcher.load()
             if self._tokens is not None:
                 self._tokens.begin()
@@ -164,6 +169,7 @@ class Engine:
             raise
         self._loop_task = asyncio.get_running_loop().create_task(self._dispatcher.run(), name="dispatcher")
         self._loop_task.add_done_callback(self._dispatcher_ended)
+        self.companions.start()
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -189,6 +195,7 @@ class Engine:
             await self._dispatcher.remember()
         except StoreUnavailable:
             log.warning("what was learned of storages is not kept")
+        await self.companions.finish()
         await self._store.close()
         for closable in self._closing:
             await closable.aclose()
@@ -199,8 +206,7 @@ class Engine:
             for future in waiters:
                 if not future.done():
                     future.set_exception(EngineError(why))
-        for news in self._news:
-            news.set()
+        self._following.end()
 
     async def _wait_for_driven(self, grace_s: float) -> None:
         tasks = [driven.task for driven in self._dispatcher.driven.values() if driven.task is not None]
@@ -365,8 +371,13 @@ class Engine:
             if not waiters:
                 self._waiters.pop(job_id, None)
 
-    async def events(
-        self, after: int | None = None, job_id: JobId | None = None, sight: Sight = EVERYTHING
+    def events(
+        self,
+        after: int | None = None,
+        job_id: JobId | None = None,
+        sight: Sight = EVERYTHING,
+        *,
+        gather_s: float = 0.0,
     ) -> AsyncIterator[StoredEvent]:
         """Every state change in commit order, for ever; none is lost between two calls with a cursor.
 
@@ -374,28 +385,11 @@ class Engine:
             after: `seq` of the last event that was dealt with; 0: from the oldest kept; None: from now on.
             job_id: only the changes of one job; ends with the job's own terminal event.
             sight: only those of jobs that somebody sees.
+            gather_s: how late an event may be, so that those who are many ask the store less often.
 
         Ends with the engine; the cursor leads on in the next one.
         """
-        cursor = await self.reader.last_event() if after is None else after
-        news = asyncio.Event()
-        self._news.add(news)
-        try:
-            while not self._ended:
-                news.clear()
-                newest = await self.reader.last_event()
-                block = await self.reader.events(cursor, EVENTS_BLOCK, job_id, sight)
-                for event in block:
-                    cursor = event.seq
-                    yield event
-                    if job_id is not None and event.kind == "job" and event.state in JOB_TERMINAL:
-                        return
-                if len(block) < EVENTS_BLOCK:
-                    # What nobody here may see is not looked at again.
-                    cursor = max(cursor, newest)
-                    await news.wait()
-        finally:
-            self._news.discard(news)
+        return self._following.events(after, job_id, sight, gather_s)
 
     @property
     def secrets(self) -> Store:
@@ -443,5 +437,5 @@ class Engine:
             for future in self._waiters[ended]:
                 if not future.done():
                     future.set_result(None)
-        for news in self._news:
-            news.set()
+        self.companions.tell()
+        self._following.tell()

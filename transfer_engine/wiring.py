@@ -33,6 +33,9 @@ from transfer_engine.identity.authenticator import TheAuthenticator
 from transfer_engine.identity.token_endpoint import Clients
 from transfer_engine.identity.x509.users import GridCertificates
 from transfer_engine.limits import LimitTable
+from transfer_engine.messages.documents import Author
+from transfer_engine.messages.publisher import Publisher
+from transfer_engine.messages.stomp import Stomp
 from transfer_engine.optimizer import Optimizer
 from transfer_engine.retry import RetryPolicy
 from transfer_engine.service.app import Door
@@ -118,6 +121,7 @@ class TransferEngine(Engine):
             deps=deps,
             schemes=registry.schemes,
             closing=[keeper, *([clients] if isinstance(clients, Clients) else []), registry],
+            companions=publishers(settings, store, deps),
             tokens=keeper,
             on_capabilities=partial(_tell, registry, told_capabilities(settings)),
             grace_s=settings.service.grace_s if database or settings.database != "sqlite://" else 0.0,
@@ -130,6 +134,19 @@ def store_of(url: str, deps: Deps, *, inline: bool) -> SqliteStore | MemoryStore
     if url.startswith(memory.URL):
         return MemoryStore.of(url, incarnation=deps.new_id(), now=deps.clock.now)
     return SqliteStore(url, incarnation=deps.new_id(), now=deps.clock.now, inline=inline)
+
+
+def publishers(settings: Settings, store: SqliteStore | MemoryStore, deps: Deps) -> list[Publisher]:
+    """Who tells a broker what happens to transfers; empty: nobody does."""
+    if not settings.messages.brokers:
+        return []
+    author = Author(
+        endpoint=settings.service.alias or socket.getfqdn(),
+        publish_dn=settings.messages.publish_dn,
+        retries_max=settings.retry.retries_max,
+    )
+    courier = Stomp(settings.messages)
+    return [Publisher(store=store, courier=courier, settings=settings.messages, author=author, deps=deps)]
 
 
 def clients_of(settings: Settings, deps: Deps) -> Clients:
