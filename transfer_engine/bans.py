@@ -135,6 +135,14 @@ class BanTable:
                     return ban
         return None
 
+    def keeps(self, source_se: str, dest_se: str, vo: str, now: float) -> bool:
+        """Does what is queued from here to there wait for the end of a ban?"""
+        return any(
+            ban.vo in {None, vo} and not ban.cancel and is_active(ban, now)
+            for endpoint in (dest_se, source_se)
+            for ban in self.of_storage(endpoint)
+        )
+
     def of_storage(self, endpoint: str) -> tuple[Ban, ...]:
         """The bans of a storage, however it is spelt."""
         return self._by_storage.get(storage_key(endpoint), ()) if self.bans else ()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from transfer_engine.answers import Explanation
+from transfer_engine.bans import BanTable
 from transfer_engine.callers import Caller, Need, Role, at_least
 from transfer_engine.errors import Forbidden
 from transfer_engine.model import FileId, JobId, JobRequest
@@ -21,7 +23,7 @@ from transfer_engine.sealed import AuditEntry
 from transfer_engine.store.api import JobFilter
 from transfer_engine.store.seen import SeenReader, covers
 from transfer_engine.tunable_rows import ANY, Rows
-from transfer_engine.views import JobView, StoredEvent
+from transfer_engine.views import FileView, JobView, StoredEvent
 
 if TYPE_CHECKING:
     from transfer_engine.clock import Clock
@@ -69,6 +71,10 @@ class Guarded:
         self.caller = caller
         self.reader = SeenReader(engine.reader, caller.reads)
         """What the caller sees."""
+
+    @cached_property
+    def _bans(self) -> BanTable:
+        return BanTable.of(self._engine.control.bans())
 
     # Jobs
 
@@ -178,6 +184,10 @@ class Guarded:
     def decisions(self) -> Decisions:
         """Of the optimizer: numbers of transfers, of everybody."""
         return self._engine.decisions
+
+    def on_hold(self, file: FileView) -> bool:
+        """Does a transfer that is queued wait for the end of a ban? Everybody may know that of what they see."""
+        return self._bans.keeps(file.source_se, file.dest_se, file.vo, self._clock.now())
 
     # Orders
 

@@ -62,7 +62,7 @@ async def test_a_ban_may_let_wait():
         job_id = await service.submit()
         status, jobs = await ban(service, status="Wait", message="disk  broken")
         assert (status, jobs) == (200, [job_id])
-        assert await states(service, job_id) == [("SUBMITTED", None)]
+        assert await states(service, job_id) == [("ON_HOLD", None)]
         _, (row,) = await service.call("GET", "/ban/se")
         assert (row["status"], row["message"]) == ("WAIT", "disk broken")
         await ban(service, status="wait", allow_submit=True)

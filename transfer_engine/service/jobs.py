@@ -112,7 +112,8 @@ class Jobs:
         """One job, or a list of them; with `files=` also the named columns of their files."""
         ids, many = parse_ids(request.match_info["ids"])
         columns = parse_columns(request.query.get("files"))
-        found = await self._of(request).reader.jobs_by_id(ids, files=bool(columns))
+        engine = self._of(request)
+        found = await engine.reader.jobs_by_id(ids, files=bool(columns))
 
         def entries() -> list[tuple[int, Any]]:
             shown: list[tuple[int, Any]] = []
@@ -121,7 +122,7 @@ class Jobs:
                     shown.append((404, missing_job(job_id)))
                     continue
                 job, files = found[job_id]
-                more: dict[str, Any] = {"files": file_objects(job, files, columns)} if columns else {}
+                more: dict[str, Any] = {"files": file_objects(job, files, columns, engine.on_hold)} if columns else {}
                 shown.append((200, job_entry(job, **more)))
             return shown
 
@@ -171,7 +172,7 @@ class Jobs:
             job, listed = found[job_id]
             more: dict[str, Any] = {"http_message": TERMINAL_JOB if job_id in ended else None}
             if files:
-                more["files"] = file_objects(job, listed)
+                more["files"] = file_objects(job, listed, on_hold=engine.on_hold)
             return 200, job_entry(job, status=UNCHANGED if job_id in ended else FOUND, **more)
 
         n_files = sum(len(listed) for _, listed in found.values())
@@ -180,7 +181,8 @@ class Jobs:
     async def files(self, request: web.Request) -> web.Response:
         """All files of a job."""
         job, files = await self._load(request, files=True)
-        return await _written(lambda: answer(file_objects(job, files)), len(files))
+        on_hold = self._of(request).on_hold
+        return await _written(lambda: answer(file_objects(job, files, on_hold=on_hold)), len(files))
 
     async def cancel_files(self, request: web.Request) -> web.Response:
         """Cancel some files of a job: their states, one text for one id."""

@@ -24,6 +24,8 @@ HOST: Final = platform.node()
 MIB: Final = 1024 * 1024
 """FTS's MB."""
 
+ON_HOLD: Final = "ON_HOLD"
+"""A queued file whose storage is banned; the ban is no state of the file, so it ends with no write."""
 _SHOWN_AS: Final[Mapping[FileState, str]] = {FileState.VERIFYING: "ACTIVE", FileState.CANCELING: "CANCELED"}
 _FLAG_WORDS: Final[Mapping[str, str]] = {
     "strict_copy": "strict",
@@ -359,11 +361,21 @@ def missing_job(job_id: str) -> MissingJob:
     return MissingJob(job_id=job_id, http_status="404 Not Found", http_message=no_job(job_id))
 
 
-def file_objects(job: JobView, files: Sequence[FileView], columns: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """The files of a job with all keys, or only those of `columns` that exist."""
+def file_objects(
+    job: JobView,
+    files: Sequence[FileView],
+    columns: Iterable[str] = (),
+    on_hold: Callable[[FileView], bool] = lambda _: False,
+) -> list[dict[str, Any]]:
+    """The files of a job with all keys, or only those of `columns` that exist; which wait for a ban says `on_hold`."""
     wanted = [name for name in columns if name in FILE_COLUMNS] if columns else list(FILE_COLUMNS)
     getters = [(name, FILE_COLUMNS[name]) for name in wanted]
-    return [{name: getter(job, file) for name, getter in getters} for file in files]
+    shown = [{name: getter(job, file) for name, getter in getters} for file in files]
+    if "file_state" in wanted:
+        for row, file in zip(shown, files, strict=True):
+            if file.state is FileState.SUBMITTED and on_hold(file):
+                row["file_state"] = ON_HOLD
+    return shown
 
 
 def attempt_objects(attempts: Sequence[AttemptView]) -> list[AttemptObject]:
