@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 from aiohttp import ClientSession
@@ -23,9 +24,11 @@ from transfer_engine.clock import Deps, SystemClock
 from transfer_engine.config import Settings
 from transfer_engine.config_service import AuthSettings, ServiceSettings
 from transfer_engine.control import Control
+from transfer_engine.decisions import Decisions
 from transfer_engine.driving import Driven
 from transfer_engine.explain import Explainer
 from transfer_engine.figures import LinkStatus
+from transfer_engine.forcing import Forcing
 from transfer_engine.governor import Governor
 from transfer_engine.health import Health
 from transfer_engine.identity.api import Shown
@@ -39,8 +42,9 @@ from transfer_engine.service.route import Route
 from transfer_engine.service.server import PARSING, open_door
 from transfer_engine.shares import ShareTable
 from transfer_engine.states import Event, FileState
-from transfer_engine.store.api import Canceled
+from transfer_engine.store.api import Canceled, Forced
 from transfer_engine.store.sqlite import SqliteStore
+from transfer_engine.tunables import Tunables
 from transfer_engine.vault import Vault
 
 T = TypeVar("T")
@@ -103,6 +107,11 @@ class StandingEngine:
     """What the dispatcher would have been told to stop."""
     control: Control = field(init=False)
     sight: Standing = field(init=False)
+    tunables: Tunables = field(init=False)
+    forcing: Forcing = field(init=False)
+    decisions: Decisions = field(init=False)
+    forced: list[Forced] = field(default_factory=list)
+    """What the dispatcher would have been told to start."""
 
     def __post_init__(self) -> None:
         self.sight = Standing.at(self.clock.now)
@@ -114,6 +123,24 @@ class StandingEngine:
             write=self._write,
         )
         self.control = Control(store=self.store, reader=self.store, deps=Deps(clock=self.clock), hooks=hooks)
+        self.decisions = Decisions(self.sight.board, self.sight.governor)
+        self.forcing = Forcing(
+            store=self.store,
+            reader=self.store,
+            orders=self.control.caps,
+            now=self.clock.now,
+            write=self._write,
+            started=self.forced.append,
+            why_not=lambda: self.reason,
+        )
+        self.tunables = Tunables(
+            store=self.store,
+            limits=LimitTable.of(Settings().limits),
+            shares=ShareTable.of(Settings().shares),
+            modes=Settings().transfer.modes,
+            apply=lambda _: None,
+            write=self._write,
+        )
 
     async def _write(self, write: Callable[[], Awaitable[T]], then: Callable[[T], None]) -> T:
         self._check()
@@ -133,6 +160,9 @@ class StandingEngine:
 
     def links(self) -> list[LinkStatus]:
         return figures.links(self.sight.board)
+
+    def running(self) -> list[Moving]:
+        return self.moving
 
     def why_not_ready(self) -> str | None:
         return self.reason
@@ -276,9 +306,8 @@ async def running_service(
     store = SqliteStore("sqlite://", incarnation="test", now=clock.now, inline=True)
     await store.open()
     engine = StandingEngine(store, clock)
-    door = (
-        open_door() if caller is None else Door(auth=AuthSettings(), authenticator=_as(caller), vault=Vault.transient)
-    )
+    vault = cache(Vault.transient)
+    door = open_door(vault) if caller is None else Door(auth=AuthSettings(), authenticator=_as(caller), vault=vault)
     app = build_app(engine, ServiceSettings(**settings), door, clock=clock)  # type: ignore[arg-type]
     server = TestServer(app)
     try:

@@ -65,8 +65,8 @@ class Forcing:
         for file_id in asked:
             try:
                 found[file_id] = await self._reader.file(file_id)
-            except NotFound as error:
-                refused[file_id] = str(error)
+            except NotFound:
+                refused[file_id] = "File does not exist"
         orders = self._orders(self._now())
         for file_id, view in found.items():
             if (ban := _ordered(view, orders)) is not None:
@@ -85,7 +85,7 @@ class Forcing:
         view = await self._reader.file(file_id)
         position = await self._reader.position(file_id)
         if view.state is not FileState.SUBMITTED:
-            return f"it is {view.state.value}, not SUBMITTED"
+            return f"File is not in SUBMITTED state: it is {view.state.value}"
         if position.job_held:
             return "its job is on hold"
         if position.dest_driven_by is not None:

@@ -48,6 +48,9 @@ class SeRow(Row):
     outbound_max_throughput: Number | None = None
     tpc_support: Literal["FULL", "PULL", "PUSH", "NONE"] | None = None
     """What it can do as the active party of a copy."""
+    # What follows is kept and shown.
+    site: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
+    se_metadata: Annotated[str, Field(max_length=TEXT_MAX)] | None = None
     udt: Flag = None
     ipv6: Flag = None
     debug_level: Annotated[int, Field(ge=0, le=10)] | None = None

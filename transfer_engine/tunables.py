@@ -138,7 +138,7 @@ class Tunables:
     ) -> tuple[dict[str, SeRow | None], dict[str, SeRow]]:
         """Set what is given of storages, and leave the rest; all of it or nothing.
 
-        Args: infos: endpoint (or `*`) → values. operations: endpoint → VO → operation → how many at a time.
+        Args: infos: endpoint (or `*`) → values. operations: endpoint → VO → operation → how many at a time; 0: unset.
         Raises: Invalid, StoreUnavailable.
         """
         new_operations = [
@@ -151,16 +151,19 @@ class Tunables:
         def change() -> tuple[tuple[dict[str, SeRow | None], dict[str, SeRow]], dict[str, Any]]:
             before = {storage(se): self.rows.se.get(storage(se)) for se in infos}
             after = {
-                storage(se): row_of(SeRow, {**_values(before[storage(se)]), **values}, se)
-                for se, values in infos.items()
+                storage(se): row_of(SeRow, {**_values(before[storage(se)]), **values}) for se, values in infos.items()
             }
             fields: dict[str, Any] = {"se": {**self.rows.se, **after}}
             if new_operations:
                 named = {(row.se, row.vo, row.operation): row for row in (*self.rows.operations, *new_operations)}
-                fields["operations"] = tuple(named.values())
+                fields["operations"] = tuple(row for row in named.values() if row.concurrent)
             return (before, after), fields
 
         return await self._do(change)
+
+    def row(self, se: str) -> SeRow | None:
+        """What is set of a storage. Raises: Invalid."""
+        return self.rows.se.get(storage(se))
 
     async def drop_storage(self, se: str) -> SeRow | None:
         """Set nothing of a storage; what was set, or None. Its operations go as well. Raises: StoreUnavailable."""
@@ -178,20 +181,20 @@ class Tunables:
     # Links
 
     async def set_link(self, values: Mapping[str, Any]) -> tuple[LinkRow | None, LinkRow]:
-        """Set a link by its symbolic name; what is not given is as if nothing was set.
+        """Set what is given of a link, by its symbolic name, and leave the rest.
 
         Raises: Invalid; also when another name has the same ends. StoreUnavailable.
         """
-        row = row_of(LinkRow, values)
-        row = row.model_copy(
-            update={"source": storage(row.source, "source"), "destination": storage(row.destination, "destination")}
-        )
 
         def change() -> tuple[tuple[LinkRow | None, LinkRow], dict[str, Any]]:
+            before = self.rows.links.get(str(values.get("symbolicname")))
+            row = row_of(LinkRow, {**_values(before), **values})
+            row = row.model_copy(
+                update={"source": storage(row.source, "source"), "destination": storage(row.destination, "destination")}
+            )
             same = self.rows.link(row.source, row.destination)
             if same is not None and same.symbolicname != row.symbolicname:
                 raise Invalid(f"the same ends are configured as {same.symbolicname}", field="symbolicname")
-            before = self.rows.links.get(row.symbolicname)
             return (before, row), {"links": {**self.rows.links, row.symbolicname: row}}
 
         return await self._do(change)

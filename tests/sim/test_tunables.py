@@ -310,7 +310,7 @@ def test_a_transfer_is_started_past_limits_and_counts_in_them() -> None:
         files = [file.file_id for file in await engine.files(job_id)]
         done = await engine.forcing.start([files[15], files[19], files[15], files[0]])
         assert [one.file_id for one in done] == [files[15], files[19], files[0]]
-        assert [one.error for one in done] == [None, None, "it is ACTIVE, not SUBMITTED"]
+        assert [one.error for one in done] == [None, None, "File is not in SUBMITTED state: it is ACTIVE"]
         assert running(engine) == 4
         while running(engine) > 2:
             await asyncio.sleep(0.2)

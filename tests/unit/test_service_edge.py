@@ -274,6 +274,8 @@ async def test_answers_are_of_the_documented_types():
             "file_id": str(bad.file_id),
             "delegation_id": me["delegation_id"],
             "field": "reason",
+            "kind": "storage",
+            **dict.fromkeys(("symbolicname", "vo", "name", "service", "path"), "x"),
         }
         rows = table(service.engine)
         query = "?endpoint=https%3A%2F%2Fsource.example"

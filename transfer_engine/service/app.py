@@ -13,6 +13,8 @@ from transfer_engine.config_service import AuthSettings, ServiceSettings
 from transfer_engine.guarded import Gate
 from transfer_engine.identity.api import Authenticator
 from transfer_engine.service.boundary import Boundary, ChainOf, guarded
+from transfer_engine.service.catalogue import Catalogue
+from transfer_engine.service.config import Configuration
 from transfer_engine.service.control import Controls
 from transfer_engine.service.delegation import Delegations
 from transfer_engine.service.explain import Explaining
@@ -61,6 +63,8 @@ def build_table(engine: Engine, settings: ServiceSettings, door: Door, clock: Cl
             delegations=delegations,
             jobs=Jobs(gate=gate, settings=settings, clock=clock, tokens=tokens, delegations=delegations),
             controls=Controls(gate=gate),
+            configuration=Configuration(gate=gate, clock=clock),
+            catalogue=Catalogue(gate=gate, clock=clock),
             explaining=Explaining(gate=gate, clock=clock),
         )
     )

@@ -8,12 +8,17 @@ from pydantic import TypeAdapter
 
 from transfer_engine.callers import Need
 from transfer_engine.service.boundary import Handler
+from transfer_engine.service.catalogue import Catalogue
+from transfer_engine.service.config import Configuration
 from transfer_engine.service.control import Controls
 from transfer_engine.service.delegation import Delegations
 from transfer_engine.service.explain import Explaining
+from transfer_engine.service.foreign import Foreign
 from transfer_engine.service.instance import Instance
 from transfer_engine.service.jobs import Jobs
 from transfer_engine.service.route import ANYTHING, TEXTS, JsonType, Route
+from transfer_engine.service.routes_catalogue import catalogue_routes, foreign_routes
+from transfer_engine.service.routes_config import config_routes
 from transfer_engine.service.routes_delegation import delegation_routes
 from transfer_engine.service.routes_explain import explain_routes
 from transfer_engine.service.routes_jobs import job_routes
@@ -29,6 +34,8 @@ class Handlers:
     delegations: Delegations
     jobs: Jobs
     controls: Controls
+    configuration: Configuration
+    catalogue: Catalogue
     explaining: Explaining
 
 
@@ -38,7 +45,10 @@ def routes(handlers: Handlers) -> list[Route]:
         *_instance_routes(handlers.instance),
         *delegation_routes(handlers.delegations),
         *order_routes(handlers.controls),
+        *config_routes(handlers.configuration),
         *explain_routes(handlers.explaining),
+        *catalogue_routes(handlers.catalogue),
+        *foreign_routes(Foreign()),
         *job_routes(handlers.jobs),
     ]
 

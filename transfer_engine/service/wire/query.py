@@ -79,8 +79,8 @@ def parse_list(query: Mapping[str, str], *, caller: Caller, now: float) -> JobLi
         raise Forbidden("The provided delegation id does not match your delegation id")
     if user_dn is not None and user_dn != caller.user_dn:
         raise Refused("The provided DN and delegation id do not correspond to the same user", field="user_dn")
-    limit = _limit(query.get("limit"))
-    window_s = _window_s(query.get("time_window"))
+    limit = parse_limit(query.get("limit"), LIST_MAX)
+    window_s = parse_window_s(query.get("time_window"))
     states = parse_columns(query.get("state_in"))
     ended_too = bool(states) and (limit is not None or window_s is not None)
     where = JobFilter(
@@ -97,15 +97,17 @@ def parse_list(query: Mapping[str, str], *, caller: Caller, now: float) -> JobLi
     return JobList(where=where, fields=parse_columns(query.get("fields")))
 
 
-def _limit(text: str | None) -> int | None:
+def parse_limit(text: str | None, most: int) -> int | None:
+    """The most rows that are wanted; None: nothing is said. Raises: Refused."""
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and int(text[:9]) <= LIST_MAX):
-        raise Refused(f"The limit must be positive and less or equal than {LIST_MAX}", field="limit")
+    if not (text.isascii() and text.isdigit() and int(text[:9]) <= most):
+        raise Refused(f"The limit must be positive and less or equal than {most}", field="limit")
     return int(text)
 
 
-def _window_s(text: str | None) -> float | None:
+def parse_window_s(text: str | None) -> float | None:
+    """Seconds of `HOURS` or `HOURS:MINUTES`; None: nothing is said. Raises: Refused."""
     if not text:
         return None
     match = _WINDOW.fullmatch(text)
