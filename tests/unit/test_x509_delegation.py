@@ -385,6 +385,16 @@ async def test_the_page(world):
                 assert "<script>" not in text
 
 
+@pytest.mark.asyncio
+async def test_the_certificate_that_was_shown(world):
+    async with service(world.caller(), world.caller(certificate=None)) as running:
+        async with running.http.get(f"{running.url}/whoami/certificate") as got:
+            assert (got.status, got.content_type) == (200, "application/x-pem-file")
+            assert await got.read() == world.alice.pem_chain
+        status, told = await get(running, "/whoami/certificate", number=1)
+        assert (status, told["message"]) == (403, "Certificate required")
+
+
 def test_the_key_is_what_old_readers_know(world):
     key = load_pem_private_key(world.request.key.reveal().encode(), None)
     assert isinstance(key, rsa.RSAPrivateKey)

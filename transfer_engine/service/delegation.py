@@ -161,6 +161,13 @@ class Delegations:
             text=text, content_type="text/html", headers={"Content-Security-Policy": "default-src 'none'"}
         )
 
+    async def certificate(self, request: web.Request) -> web.Response:
+        """`/whoami/certificate`: the certificates that the caller has shown."""
+        caller = caller_of(request)
+        if caller.method != CERTIFICATE or caller.certificate is None:
+            raise wire.certificate_required()
+        return web.Response(text=caller.certificate, content_type="application/x-pem-file")
+
     @staticmethod
     def _own(request: web.Request, *, certificate: bool = True) -> Caller:
         """The caller, whose delegation id the path has. Raises: Forbidden."""

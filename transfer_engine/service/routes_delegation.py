@@ -1,4 +1,4 @@
-"""The rows of `/delegation` in the table of routes."""
+"""The rows of `/delegation`, and of the caller's certificate, in the table of routes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ PATH: Final = "/delegation/{delegation_id}"
 def delegation_routes(delegations: Delegations) -> list[Route]:
     """All of them."""
     return [
+        Route(
+            name="certificate",
+            method="GET",
+            path="/whoami/certificate",
+            needs=Need.USER,
+            summary="The certificates that the caller has shown, in PEM",
+            handler=delegations.certificate,
+            answers=TEXT,
+            media="application/x-pem-file",
+            statuses={403: "the caller has shown no certificate"},
+        ),
         Route(
             name="delegationPage",
             method="GET",

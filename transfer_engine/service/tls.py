@@ -17,8 +17,6 @@ from transfer_engine.errors import Invalid
 from transfer_engine.identity.x509.trust import Stamp, stamp
 
 LOOK_AGAIN_S: Final = 60.0
-HANDSHAKE_S: Final = 20.0
-"""How long a handshake may take; for the listening side."""
 _DER: Final = 2
 """`_ssl.ENCODING_DER`."""
 
