@@ -7,12 +7,19 @@ import ipaddress
 from urllib.parse import quote
 
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.serialization import Encoding
+from multidict import CIMultiDict
 
 from tests.grid import Grid
-from transfer_engine.config_service import ReverseProxy
+from tests.service import FixedClock
+from transfer_engine.callers import Caller
+from transfer_engine.config_service import AuthSettings, ReverseProxy
 from transfer_engine.identity.api import BadCredential
+from transfer_engine.identity.authenticator import TheAuthenticator
 from transfer_engine.identity.x509.reverse_proxy import Forwarded, forwarded
+from transfer_engine.service.boundary import Boundary, caller_of
 
 FRONT = "192.0.2.7"
 SETTINGS = ReverseProxy(peers=(ipaddress.ip_network("192.0.2.0/28"), ipaddress.ip_network("2001:db8::1/128")))
@@ -101,3 +108,39 @@ def test_headers_of_other_names():
     named = SETTINGS.model_copy(update={"dn_header": "X-DN", "verify_header": "X-OK"})
     assert forwarded({"x-ok": "SUCCESS", "x-dn": "/CN=a"}, FRONT, named) == Forwarded(dn="/CN=a")
     assert forwarded(GOOD, "198.51.100.1", named) is None
+
+
+@pytest.mark.asyncio
+async def test_a_header_that_a_client_puts_before_the_fronts_own_makes_nobody(chain):
+    front = ReverseProxy(peers=(ipaddress.ip_network("127.0.0.1/32"),))
+    settings = AuthSettings(loopback="user")
+    authenticator = TheAuthenticator(settings, clock=FixedClock(), reverse_proxy=front)
+    app = web.Application(middlewares=[Boundary(authenticator, Anybody(), lambda _: ()).middleware])  # type: ignore[arg-type]
+
+    async def who(request: web.Request) -> web.Response:
+        return web.json_response({"dn": caller_of(request).user_dn})
+
+    app.router.add_get("/", who)
+    honest = [("X-SSL-Client-Verify", "SUCCESS"), ("X-SSL-Client-S-DN", "CN=alice,DC=org")]
+    async with TestServer(app) as server, ClientSession() as session:
+
+        async def ask(*more: tuple[str, str]) -> tuple[int, str]:
+            async with session.get(server.make_url("/"), headers=CIMultiDict([*more, *honest])) as answer:
+                return answer.status, await answer.text()
+
+        assert await ask() == (200, '{"dn": "/DC=org/CN=alice"}')
+        status, _ = await ask(("X-SSL-Client-Verify", "SUCCESS"), ("X-SSL-Client-S-DN", "CN=root,DC=org"))
+        assert status == 403
+        _, text = await ask(("X-SSL-Client-S-DN", "CN=root,DC=org"))
+        assert '"/DC=org/CN=root"' not in text
+        _, text = await ask(("X-SSL-Client-S-DN", "/DC=org/CN=root"))
+        assert '"/DC=org/CN=root"' not in text
+    await authenticator.aclose()
+
+
+class Anybody:
+    """A gate behind which nobody is banned."""
+
+    @staticmethod
+    def is_banned(_: Caller) -> bool:
+        return False

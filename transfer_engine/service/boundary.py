@@ -142,13 +142,25 @@ class Boundary:
             authorization=request.headers.get("Authorization"),
             peer=request.remote,
             chain=() if transport is None else self._chain_of(transport),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers=_joined(request),
         )
         caller = await self._authenticator.identify(shown)
         check_origin(request, by_name=caller.method == LOOPBACK)
         if self._gate.is_banned(caller):
             raise Forbidden("The user has been banned")
         return caller
+
+
+def _joined(request: web.Request) -> dict[str, str]:
+    """All headers; one that came several times as one value (RFC 9110, 5.2).
+
+    Then nobody is believed for a header of their own to which a web server in front has added the true one.
+    """
+    headers: dict[str, str] = {}
+    for key, value in request.headers.items():
+        name = key.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _http_error(error: web.HTTPException) -> web.Response:
