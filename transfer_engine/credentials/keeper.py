@@ -37,7 +37,10 @@ OPAQUE_S: Final = 30 * 86400.0
 """How long a token that does not say when it ends is kept after its submission."""
 RENEW_EVERY_S: Final = 30.0
 RENEW_MAX: Final = 500
-"""Tokens looked at in one go."""
+"""Tokens looked at with one question to the store."""
+PAGES_MAX: Final = 20
+OWNERS_TURNS: Final = 4
+"""Requests for one owner at a time."""
 LEAD: Final = 2.0
 """How many margins before its end a token that is still needed is exchanged."""
 LAST_S: Final = 20.0
@@ -76,6 +79,7 @@ class TokenKeeper:
         self._margin_s = margin_s
         self._loaded: OrderedDict[tuple[str, str], _Loaded] = OrderedDict()
         self._renewals: WeakValueDictionary[Key, Renewal] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._next_at: float | None = None
         self._loading = asyncio.Lock()
 
@@ -220,7 +224,10 @@ class TokenKeeper:
         )
         found = self._renewals.get(key)
         if found is None:
-            found = self._renewals[key] = Renewal(key, self._issuers, now=self._now, keep=self._save)
+            turns = self._turns.get(key.cred_id)
+            if turns is None:
+                turns = self._turns[key.cred_id] = asyncio.Semaphore(OWNERS_TURNS)
+            found = self._renewals[key] = Renewal(key, self._issuers, now=self._now, keep=self._save, turns=turns)
         return found
 
     # At rest
@@ -277,16 +284,26 @@ class TokenKeeper:
         for renewal in list(self._renewals.values()):
             if renewal.unsaved:
                 await self._save(renewal)
-        ending = await self._store.unrenewed_tokens(now, now + LEAD * self._margin_s, RENEW_MAX)
-        for stored in ending:
-            try:
-                loaded = self._loaded.get((stored.token_id, stored.cred_id)) or self._take_in(stored)
-            except EngineError as error:
-                log.warning("token not renewed", extra={"token_id": stored.token_id, "why": str(error)})
-                continue
-            due = loaded.renewal
-            if due is not None and due.refresh is None and due.refused(due.key.scope) is None:
-                due.renew(due.key.scope)
+        after = now
+        for _ in range(PAGES_MAX):
+            # What is refused stays among them: it must not hide what comes behind it.
+            ending = await self._store.unrenewed_tokens(after, now + LEAD * self._margin_s, RENEW_MAX)
+            for stored in ending:
+                self._exchange(stored)
+            if len(ending) < RENEW_MAX:
+                break
+            after = ending[-1].expires_at
+
+    def _exchange(self, stored: StoredToken) -> None:
+        """Begin to get a refresh token for one that is about to end."""
+        try:
+            loaded = self._loaded.get((stored.token_id, stored.cred_id)) or self._take_in(stored)
+        except EngineError as error:
+            log.warning("token not renewed", extra={"token_id": stored.token_id, "why": str(error)})
+            return
+        due = loaded.renewal
+        if due is not None and due.refresh is None and due.refused(due.key.scope) is None:
+            due.renew(due.key.scope)
 
     async def aclose(self) -> None:
         """Stop asking issuers."""

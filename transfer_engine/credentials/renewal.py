@@ -70,9 +70,19 @@ class Renewal:
     """What has been got for one key, and the requests for more."""
 
     def __init__(
-        self, key: Key, issuers: Issuers, *, now: Callable[[], float], keep: Callable[[Renewal], Awaitable[None]]
+        self,
+        key: Key,
+        issuers: Issuers,
+        *,
+        now: Callable[[], float],
+        keep: Callable[[Renewal], Awaitable[None]],
+        turns: asyncio.Semaphore | None = None,
     ) -> None:
-        """Args: keep: writes down what has changed; never raises."""
+        """Args:
+        keep: writes down what has changed; never raises.
+        turns: bounds the requests for one owner at a time, so that nobody keeps the others from an issuer.
+        """
+        self._turns = turns or asyncio.Semaphore(1)
         self.key = key
         self._issuers = issuers
         self._now = now
@@ -138,7 +148,8 @@ class Renewal:
             async with self._one_at_a_time:
                 while True:
                     try:
-                        await self._ask(scope)
+                        async with self._turns:
+                            await self._ask(scope)
                     except Away as away:
                         wait = max(pause, away.retry_after_s or 0.0)
                         if loop.time() + wait > give_up:

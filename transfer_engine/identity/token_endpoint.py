@@ -29,7 +29,7 @@ from transfer_engine.identity.fetching import tls_context
 from transfer_engine.identity.jwks import IssuerKeys
 from transfer_engine.identity.jwt import strict_object
 
-AT_A_TIME: Final = 4
+AT_A_TIME: Final = 8
 """Requests to one issuer at a time."""
 ASK_S: Final = 30.0
 ANSWER_MAX: Final = 64 * 1024
