@@ -136,11 +136,13 @@ class Guarded:
     def _is_own(self, job: JobView) -> bool:
         return job.cred_id == self.caller.delegation_id
 
-    async def events(self, after: int | None = None, job_id: JobId | None = None) -> AsyncIterator[StoredEvent]:
+    async def events(
+        self, after: int | None = None, job_id: JobId | None = None, *, gather_s: float = 0.0
+    ) -> AsyncIterator[StoredEvent]:
         """See `Engine.events`; of jobs that the caller sees. Raises: NotFound: no such job for this caller."""
         if job_id is not None:
             await self.reader.job(job_id)
-        async for event in self._engine.events(after, job_id, self.caller.reads):
+        async for event in self._engine.events(after, job_id, self.caller.reads, gather_s=gather_s):
             yield event
 
     # Why

@@ -17,6 +17,7 @@ from transfer_engine.service.catalogue import Catalogue
 from transfer_engine.service.config import Configuration
 from transfer_engine.service.control import Controls
 from transfer_engine.service.delegation import Delegations
+from transfer_engine.service.events import Events
 from transfer_engine.service.explain import Explaining
 from transfer_engine.service.instance import Instance, version
 from transfer_engine.service.jobs import Jobs
@@ -49,7 +50,9 @@ class Door:
     signatures: Signatures | None = None
 
 
-def build_table(engine: Engine, settings: ServiceSettings, door: Door, clock: Clock) -> list[Route]:
+def build_table(
+    engine: Engine, settings: ServiceSettings, door: Door, clock: Clock, events: Events | None = None
+) -> list[Route]:
     """All operations, with the OpenAPI document made and published."""
     gate = Gate(engine, clock)
     instance = Instance(gate=gate, clock=clock)
@@ -66,6 +69,7 @@ def build_table(engine: Engine, settings: ServiceSettings, door: Door, clock: Cl
             configuration=Configuration(gate=gate, clock=clock),
             catalogue=Catalogue(gate=gate, clock=clock),
             explaining=Explaining(gate=gate, clock=clock),
+            events=events or Events(gate=gate),
         )
     )
     instance.publish(document(table, version()))
@@ -95,7 +99,9 @@ def build_app(
     timer = clock or SystemClock()
     boundary = Boundary(door.authenticator, Gate(engine, timer), chain_of)
     app = web.Application(middlewares=[boundary.middleware], client_max_size=settings.body_max_bytes)
-    table = build_table(engine, settings, door, timer)
+    events = Events(gate=Gate(engine, timer))
+    app.on_shutdown.append(events.close)
+    table = build_table(engine, settings, door, timer, events)
     for route in table:
         app.router.add_route(route.method, route.path, guarded(route.needs, route.handler), name=route.name)
     # FTS clients put `endpoint/` before `/jobs`; Apache merges the slashes in front of FTS3.

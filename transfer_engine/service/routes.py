@@ -12,6 +12,7 @@ from transfer_engine.service.catalogue import Catalogue
 from transfer_engine.service.config import Configuration
 from transfer_engine.service.control import Controls
 from transfer_engine.service.delegation import Delegations
+from transfer_engine.service.events import Events
 from transfer_engine.service.explain import Explaining
 from transfer_engine.service.foreign import Foreign
 from transfer_engine.service.instance import Instance
@@ -20,6 +21,7 @@ from transfer_engine.service.route import ANYTHING, TEXTS, JsonType, Route
 from transfer_engine.service.routes_catalogue import catalogue_routes, foreign_routes
 from transfer_engine.service.routes_config import config_routes
 from transfer_engine.service.routes_delegation import delegation_routes
+from transfer_engine.service.routes_events import event_routes
 from transfer_engine.service.routes_explain import explain_routes
 from transfer_engine.service.routes_jobs import job_routes
 from transfer_engine.service.routes_orders import order_routes
@@ -37,6 +39,7 @@ class Handlers:
     configuration: Configuration
     catalogue: Catalogue
     explaining: Explaining
+    events: Events
 
 
 def routes(handlers: Handlers) -> list[Route]:
@@ -47,6 +50,7 @@ def routes(handlers: Handlers) -> list[Route]:
         *order_routes(handlers.controls),
         *config_routes(handlers.configuration),
         *explain_routes(handlers.explaining),
+        *event_routes(handlers.events),
         *catalogue_routes(handlers.catalogue),
         *foreign_routes(Foreign()),
         *job_routes(handlers.jobs),

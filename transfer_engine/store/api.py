@@ -363,6 +363,9 @@ class Reader(Protocol):
     ) -> list[StoredEvent]:
         """Outbox entries with `seq` beyond `after`, in order; of jobs that somebody sees."""
 
+    async def first_event(self) -> int:
+        """`seq` of the oldest outbox entry that is kept; without any, that of the next one."""
+
     async def last_event(self) -> int:
         """`seq` of the newest outbox entry; 0 when there is none."""
 

@@ -310,6 +310,11 @@ class MemoryStore:
         """See `Reader.events`."""
         return memory_queries.events(self._use(), after, limit, job_id, sight)
 
+    async def first_event(self) -> int:
+        """See `Reader.first_event`."""
+        tables = self._use()
+        return tables.events[0].seq if tables.events else tables.last_seq + 1
+
     async def last_event(self) -> int:
         """See `Reader.last_event`."""
         return memory_queries.last_event(self._use())

@@ -144,7 +144,7 @@ def events(
 
 def last_event(tables: Tables) -> int:
     """See `Reader.last_event`."""
-    return tables.events[-1].seq if tables.events else 0
+    return tables.last_seq
 
 
 def counts(tables: Tables) -> list[LinkCount]:

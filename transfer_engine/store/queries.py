@@ -159,9 +159,23 @@ def event_list(
     return [rows.stored_event(row) for row in connection.execute(query)]
 
 
+def first_event(connection: Connection) -> int:
+    """See `Reader.first_event`."""
+    first = connection.execute(select(func.min(events.c.seq))).scalar()
+    return last_event(connection) + 1 if first is None else int(first)
+
+
 def last_event(connection: Connection) -> int:
-    """`seq` of the newest outbox entry; 0 when there is none."""
-    return connection.execute(select(func.max(events.c.seq))).scalar() or 0
+    """`seq` of the newest outbox entry; 0 when there was none."""
+    newest = connection.execute(select(func.max(events.c.seq))).scalar()
+    return newest if newest is not None else _last_number(connection)
+
+
+def _last_number(connection: Connection) -> int:
+    """What the newest entry had, when all are gone; kept by SQLite for tables that never use a number again."""
+    if connection.dialect.name != "sqlite":
+        return 0
+    return connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'events'")).scalar() or 0
 
 
 def counts(connection: Connection) -> list[LinkCount]:

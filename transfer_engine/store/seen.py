@@ -79,6 +79,10 @@ class SeenReader:
         assert sight is None or sight == self._sight, "nobody sees with another's eyes"
         return await self._reader.events(after, limit, job_id, self._sight)
 
+    async def first_event(self) -> int:
+        """See `Reader.first_event`: a number alone."""
+        return await self._reader.first_event()
+
     async def last_event(self) -> int:
         """See `Reader.last_event`: a number alone."""
         return await self._reader.last_event()

@@ -365,6 +365,10 @@ class SqliteStore(SecretOperations):
         """See `Reader.events`."""
         return await self._read(queries.event_list, after, limit, job_id, sight)
 
+    async def first_event(self) -> int:
+        """See `Reader.first_event`."""
+        return await self._read(queries.first_event)
+
     async def last_event(self) -> int:
         """See `Reader.last_event`."""
         return await self._read(queries.last_event)
