@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -83,7 +84,7 @@ class TransferEngine(Engine):
         deps = deps or Deps()
         url = database_url(database or settings.database)
         store = store_of(url, deps, inline=inline)
-        self.vault = cache(partial(Vault.of, settings.vault, url))
+        self.vault = _Once(partial(Vault.of, settings.vault, url))
         """Makes the one vault of this engine, when first called. Raises: Invalid: its key is not as it should be."""
         registry = Registry(adapters if adapters is not None else storages(settings))
         clients = issuers or clients_of(settings, deps)
@@ -219,6 +220,18 @@ def _discover(tls: TlsSettings, environ: dict[str, str]) -> Credential:
     if tls.certificate is not None:
         return Credential(token=found.token, certificate=tls.certificate, key=tls.key)
     return found
+
+
+class _Once:
+    """A vault, made when it is first asked for; also threads that ask at once get the same."""
+
+    def __init__(self, make: Callable[[], Vault]) -> None:
+        self._make = cache(make)
+        self._making = threading.Lock()
+
+    def __call__(self) -> Vault:
+        with self._making:
+            return self._make()
 
 
 class _Cached:
