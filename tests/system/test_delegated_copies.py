@@ -10,7 +10,7 @@ import pytest
 
 from tests.grid import Identity
 from transfer_engine import JobId, JobOptions, JobRequest, JobState, Transfer, TransferEngine
-from transfer_engine.config import Settings
+from transfer_engine.config import RetrySettings, Settings, TlsSettings
 from transfer_engine.credentials.proxies import about_proxy
 from transfer_engine.sealed import Delegated
 
@@ -47,7 +47,7 @@ async def test_each_user_copies_with_the_own_proxy(storages, tmp_path: Path, cap
     source, destination = storages["xrootd-x509-a"], storages["xrootd-x509-b"]
     alice, bob = (storages.grid.proxy(storages.grid.user(name)) for name in ("alice", "bob"))
     database = tmp_path / "transfers.db"
-    settings = Settings(tls={"ca": storages.ca_file}, retry={"retries_max": 0})
+    settings = Settings(tls=TlsSettings(ca=storages.ca_file), retry=RetrySettings(retries_max=0))
 
     async with TransferEngine(f"sqlite:///{database}", settings=settings) as engine:
 
