@@ -19,7 +19,7 @@ from protocols.errors import Missing, Phase, Scope
 from transfer_engine import figures, submission
 from transfer_engine.banning import Hooks, Moving
 from transfer_engine.board import Board
-from transfer_engine.callers import Caller
+from transfer_engine.callers import Caller, Sight
 from transfer_engine.clock import Deps, SystemClock
 from transfer_engine.config import Settings
 from transfer_engine.config_service import AuthSettings, ServiceSettings
@@ -28,6 +28,7 @@ from transfer_engine.decisions import Decisions
 from transfer_engine.driving import Driven
 from transfer_engine.explain import Explainer
 from transfer_engine.figures import LinkStatus
+from transfer_engine.following import Following
 from transfer_engine.forcing import Forcing
 from transfer_engine.governor import Governor
 from transfer_engine.health import Health
@@ -46,6 +47,7 @@ from transfer_engine.store.api import Canceled, Forced
 from transfer_engine.store.sqlite import SqliteStore
 from transfer_engine.tunables import Tunables
 from transfer_engine.vault import Vault
+from transfer_engine.views import StoredEvent
 
 T = TypeVar("T")
 
@@ -107,6 +109,7 @@ class StandingEngine:
     """What the dispatcher would have been told to stop."""
     control: Control = field(init=False)
     sight: Standing = field(init=False)
+    following: Following = field(init=False)
     tunables: Tunables = field(init=False)
     forcing: Forcing = field(init=False)
     decisions: Decisions = field(init=False)
@@ -115,6 +118,7 @@ class StandingEngine:
 
     def __post_init__(self) -> None:
         self.sight = Standing.at(self.clock.now)
+        self.following = Following(self.store)
         hooks = Hooks(
             on_caps=lambda: None,
             on_shifts=lambda _: None,
@@ -195,6 +199,11 @@ class StandingEngine:
     async def record(self, entry: AuditEntry) -> None:
         self._check()
         await self.store.record(entry)
+
+    def events(
+        self, after: int | None, job_id: JobId | None, sight: Sight, *, gather_s: float
+    ) -> AsyncIterator[StoredEvent]:
+        return self.following.events(after, job_id, sight, gather_s=0.0)
 
     # What a dispatcher would do
 

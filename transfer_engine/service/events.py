@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +20,7 @@ from typing import Final
 
 from aiohttp import web
 
-from transfer_engine.errors import Invalid
+from transfer_engine.errors import EngineError, Invalid
 from transfer_engine.guarded import Gate, Guarded
 from transfer_engine.identity.api import TooMany
 from transfer_engine.model import JobId
@@ -37,6 +38,8 @@ QUEUE_MAX: Final = 100
 GATHER_S: Final = 0.1
 """How late an event may be, so that many clients do not ask the store at every commit."""
 RECONNECT_MS: Final = 2000
+
+log = logging.getLogger(__name__)
 
 _SEQ: Final = re.compile(r"[0-9]{1,18}")
 
@@ -67,6 +70,9 @@ class Events:
             gap = await self._gap(engine, after)
             if gap is not None:
                 after = gap
+            elif after is None:
+                # From when the client asked, not from when it has the answer's head.
+                after = await engine.reader.last_event()
             response = web.StreamResponse(
                 headers={
                     "Content-Type": "text/event-stream",
@@ -133,12 +139,15 @@ class Events:
             except TimeoutError:
                 await self._write(response, ": still here\n\n")
                 continue
+            parts = []
+            while event is not None:
+                parts.append(_text(event))
+                if queue.empty():
+                    break
+                event = queue.get_nowait()
+            await self._write(response, "".join(parts))
             if event is None:
                 return
-            parts = [_text(event)]
-            while not queue.empty() and (more := queue.get_nowait()) is not None:
-                parts.append(_text(more))
-            await self._write(response, "".join(parts))
 
     async def _write(self, response: web.StreamResponse, text: str) -> None:
         async with asyncio.timeout(self._write_s):
@@ -149,10 +158,10 @@ async def _pump(events: AsyncIterator[StoredEvent], queue: asyncio.Queue[StoredE
     try:
         async for event in events:
             await queue.put(event)
-    finally:
-        # Its end is the stream's end, also when the store could not answer: the client comes again with its cursor.
-        with contextlib.suppress(asyncio.QueueFull):
-            queue.put_nowait(None)
+    except EngineError as error:
+        # The client comes again with its cursor.
+        log.warning("a stream of events ended", extra={"event": "events-ended", "reason": str(error)})
+    await queue.put(None)
 
 
 def _after(request: web.Request) -> int | None:
