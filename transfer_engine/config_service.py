@@ -169,6 +169,10 @@ class AuthSettings(Section):
     """Certificate subject → VO, for certificates without VOMS attributes."""
     shared_vos: tuple[Name, ...] = ()
     """VOs whose users see each other's jobs; `*`: all of them."""
+    service_credential: Literal["nobody", "local", "all"] = "local"
+    """Whose transfers without a token and a proxy of their own the service's own credential (`[tls]`) is shown for:
+    `local`: of whoever is on this machine or has a local token; `all`: of bearers of issuers' tokens, too. For all
+    others storages are shown none. Jobs of certificate users never use it."""
     failures_per_min: Annotated[int, Field(ge=1)] = 60
     """Refused credentials of one address in a minute, after which it gets 429."""
 

@@ -69,6 +69,8 @@ class JobOptions:
     """Copy modes in order of preference; None: the engine's setting."""
     own_credential: bool = False
     """Storages are shown tokens of the job and the proxy of its user alone, never the engine's own credential."""
+    no_credential: bool = False
+    """Without a token of the job storages are shown nothing: whoever submitted it may not use the engine's own."""
 
     @property
     def compares(self) -> Verify:

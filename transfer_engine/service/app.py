@@ -59,7 +59,7 @@ def build_table(
     delegations = Delegations(
         store=engine.secrets, vault=door.vault, clock=clock, gate=gate, certificates=door.certificates
     )
-    tokens = StorageTokens(door.auth.issuers, door.signatures)
+    tokens = StorageTokens(door.auth.issuers, door.signatures, lent=door.auth.service_credential)
     table = routes(
         Handlers(
             instance=instance,

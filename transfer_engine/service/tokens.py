@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, Protocol
 
+from transfer_engine.callers import TOKEN
 from transfer_engine.config_service import Issuer
 from transfer_engine.errors import IssuerUnavailable
 from transfer_engine.identity.api import BadCredential
 from transfer_engine.identity.jwt import Unverified, take_apart
 from transfer_engine.model import JobRequest
-from transfer_engine.service.wire.tokens import TokenRules
+from transfer_engine.service.wire.tokens import LENT, TokenRules
 from transfer_engine.service.wire.words import value_error
 
 log = logging.getLogger(__name__)
 
+_LENT: Final[Mapping[str, frozenset[str]]] = {"nobody": frozenset(), "local": LENT, "all": LENT | {TOKEN}}
 BREATH: Final = 50
 """Signatures between two turns of the others: some milliseconds."""
 
@@ -34,14 +36,25 @@ class Signatures(Protocol):
 class StorageTokens:
     """Says which tokens of submissions are taken."""
 
-    def __init__(self, issuers: Sequence[Issuer] = (), signatures: Signatures | None = None) -> None:
-        """Args: issuers: whose tokens are taken. signatures: None: nobody knows their keys; storages will look."""
+    def __init__(
+        self,
+        issuers: Sequence[Issuer] = (),
+        signatures: Signatures | None = None,
+        *,
+        lent: Literal["nobody", "local", "all"] = "local",
+    ) -> None:
+        """Args:
+        issuers: whose tokens are taken.
+        signatures: None: nobody knows their keys; storages will look.
+        lent: see `AuthSettings.service_credential`.
+        """
         self._issuers = tuple(issuers)
         self._signatures = signatures
+        self._lent = _LENT[lent]
 
     def rules(self, now: float) -> TokenRules:
         """What is looked at in a document."""
-        return TokenRules(self._issuers, now)
+        return TokenRules(self._issuers, now, self._lent)
 
     async def verify(self, request: JobRequest) -> None:
         """Look at the signatures of all tokens. Raises: Refused."""

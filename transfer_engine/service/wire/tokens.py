@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from protocols.credentials import TOKEN_MAX, Secret
 from protocols.errors import printable
-from transfer_engine.callers import CERTIFICATE, TOKEN, Caller
+from transfer_engine.callers import CERTIFICATE, LOCAL_TOKEN, LOOPBACK, TOKEN, Caller
 from transfer_engine.config_service import Issuer
 from transfer_engine.identity.api import BadCredential
 from transfer_engine.identity.jwt import Unverified, take_apart
@@ -27,6 +27,8 @@ TAPE: Final = "Requests to archive to tape using token authentication are not su
 _FOR_STORAGES: Final = ("storage.", "wlcg.capabilityset:")
 """Scopes with which a bearer's own token is good for storages as well."""
 _SHOWN_MAX: Final = 200
+LENT: Final = frozenset({LOOPBACK, LOCAL_TOKEN})
+"""Ways to be known with which the service lends its own credential, unless the settings say otherwise."""
 INSTANT_MAX: Final = 1e11
 """In the year 5138."""
 
@@ -38,10 +40,12 @@ class TokenRules:
     Attributes:
         issuers: whose tokens.
         now: instant that they must outlive.
+        lent: ways to be known with which jobs without credentials are done with the service's own.
     """
 
     issuers: Sequence[Issuer]
     now: float
+    lent: frozenset[str] = LENT
 
 
 @dataclass(slots=True)
@@ -65,7 +69,8 @@ def attach(
     """The request with the tokens of its files, and with whose credentials storages are shown.
 
     Without any, a bearer's own token is used for both storages if a scope of it is for storages. A job that
-    was submitted with a certificate uses what its user delegates. All others use the service's own credential.
+    was submitted with a certificate uses what its user delegates. All others use the service's own credential
+    where their callers may (`rules.lent`), else none: what the service may do is not what its users may do.
 
     Args:   files: the documents that `request.transfers` were made from.
     Raises: Refused.
@@ -78,7 +83,11 @@ def attach(
     return replace(
         request,
         transfers=transfers,
-        options=replace(request.options, own_credential=caller.method == CERTIFICATE),
+        options=replace(
+            request.options,
+            own_credential=caller.method == CERTIFICATE,
+            no_credential=caller.method != CERTIFICATE and caller.method not in rules.lent,
+        ),
         unmanaged_tokens=bool(params.get("unmanaged_tokens")),
     )
 
