@@ -43,6 +43,12 @@ def test_the_front_is_believed(peer):
     assert forwarded(GOOD, peer, SETTINGS) == Forwarded(dn="/DC=org/CN=alice")
 
 
+def test_a_subject_is_never_changed():
+    assert forwarded({VERIFY: "SUCCESS", DN: "CN=al(null)ice,DC=org"}, FRONT, SETTINGS) == Forwarded(
+        dn="/DC=org/CN=al(null)ice"
+    )
+
+
 @pytest.mark.parametrize("peer", ["192.0.2.16", "2001:db8::2", "127.0.0.1", None, "", "front", "::ffff:10.0.0.1"])
 @pytest.mark.parametrize("headers", [GOOD, {DN: ""}, {VERIFY: "NONE"}, {CHAIN: "x"}])
 def test_nobody_else_is(peer, headers):
@@ -52,7 +58,10 @@ def test_nobody_else_is(peer, headers):
         forwarded(headers, FRONT, ReverseProxy())
 
 
-@pytest.mark.parametrize("headers", [{VERIFY: "NONE", DN: "(null)"}, {VERIFY: "", DN: "", CHAIN: ""}, {VERIFY: "NONE"}])
+@pytest.mark.parametrize(
+    "headers",
+    [{VERIFY: "NONE", DN: "(null)", CHAIN: "(null)(null)"}, {VERIFY: "", DN: "", CHAIN: ""}, {VERIFY: "NONE"}],
+)
 def test_clients_without_a_certificate(headers):
     assert forwarded(headers, FRONT, SETTINGS) is None
 
@@ -90,6 +99,11 @@ def test_chains_in_a_header(chain):
         pem.replace("\n", " "),  # Apache puts blanks for line ends
         pem.replace("\n", ""),
         "".join(f"-----BEGIN CERTIFICATE-----{line}-----END CERTIFICATE-----" for line in lines),
+        # As HAProxy gives leaf and chain.
+        "".join(
+            f"-----BEGIN CERTIFICATE-----{base64.b64encode(der).decode()}-----END CERTIFICATE-----"
+            for der in (chain.der_chain[0], b"".join(chain.der_chain))
+        ),
         pem.replace("\n", " ") + chain.issuers[0].public_bytes(Encoding.PEM).decode().replace("\n", " "),
     ]
     for text in forms:

@@ -3,10 +3,10 @@
 Believed from its addresses only. From anybody else such headers are an attempt to be somebody else, or a front that was
 not configured: they are refused, never left out, so that nobody works for months as the wrong user.
 
-nginx: `proxy_set_header X-SSL-Client-Verify $ssl_client_verify;`, `X-SSL-Client-S-DN $ssl_client_s_dn;`. Its
-`$ssl_client_escaped_cert` is the leaf alone: enough for users' own certificates, not for proxies. Apache, which takes
-proxies with `SSLVerifyClient optional`, `OPENSSL_ALLOW_PROXY_CERTS=1`: `RequestHeader set X-SSL-Client-Cert
-"%{SSL_CLIENT_CERT}s%{SSL_CLIENT_CERT_CHAIN_0}s%{SSL_CLIENT_CERT_CHAIN_1}s"` with `SSLOptions +ExportCertData`.
+nginx gives the leaf alone (`$ssl_client_escaped_cert`) and takes no proxies: `proxy_set_header X-SSL-Client-Verify
+$ssl_client_verify;`, `… X-SSL-Client-S-DN $ssl_client_s_dn;`. Apache takes proxies with mod_gridsite only: `SSLOptions
++ExportCertData`, `RequestHeader set X-SSL-Client-Cert "%{SSL_CLIENT_CERT}s%{SSL_CLIENT_CERT_CHAIN_0}s"`. HAProxy takes
+them with `crt-ignore-err all ca-ignore-err all`, which needs `client_ca` to be set here: then chains are checked here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from urllib.parse import unquote
 from transfer_engine.config_service import ReverseProxy
 from transfer_engine.identity.api import BadCredential
 from transfer_engine.identity.x509.chains import CHAIN_MAX
+from transfer_engine.identity.x509.der import Malformed, read_all
 from transfer_engine.identity.x509.names import dn_from_text
 
 HEADER_MAX: Final = 64 * 1024
-_NOTHING: Final = frozenset({"", "(null)", "-", "none"})
-"""What servers write where there is no certificate."""
+_NOTHING: Final = frozenset({"", "-", "none"})
+"""What servers write where there is no certificate; Apache writes `(null)` for each part of a header."""
 _BLOCK: Final = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _PROXY_NAME: Final = re.compile(r"/CN=(?:[0-9]+|proxy|limited proxy)$")
 
@@ -72,7 +73,7 @@ def forwarded(headers: Mapping[str, str], peer: str | None, settings: ReversePro
 
 def _said(value: str | None) -> str:
     text = (value or "").strip()
-    return "" if text.lower() in _NOTHING else text
+    return "" if text.replace("(null)", "").lower() in _NOTHING else text
 
 
 def is_front(peer: str | None, settings: ReverseProxy) -> bool:
@@ -88,15 +89,19 @@ def is_front(peer: str | None, settings: ReverseProxy) -> bool:
 
 
 def _certificates(text: str) -> tuple[bytes, ...]:
-    """The certificates in a header: PEM, with line ends or blanks or nothing where lines end, or URL-encoded."""
+    """The certificates in a header: PEM, with line ends or blanks or nothing where lines end, or URL-encoded.
+
+    A block may have several: HAProxy's `ssl_c_chain_der` is one certificate after the other.
+    """
     if len(text) > HEADER_MAX:
         raise BadCredential(f"forwarded certificates of more than {HEADER_MAX} characters")
     pem = unquote(text) if "%" in text else text
     found: list[bytes] = []
     for block in _BLOCK.finditer(pem):
         try:
-            found.append(base64.b64decode("".join(block[1].split()), validate=True))
-        except binascii.Error as error:
+            content = base64.b64decode("".join(block[1].split()), validate=True)
+            found += [value.whole for value in read_all(content)]
+        except (binascii.Error, Malformed) as error:
             raise BadCredential("a forwarded certificate cannot be read") from error
     if not found:
         raise BadCredential("the forwarded certificate cannot be read")
