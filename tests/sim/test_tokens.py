@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from protocols.scripted import Lost, Rule
 from tests.sim.token_world import OWNER, READ, WRITE, World, in_world, request
 from transfer_engine import FileState, JobId, JobOptions, JobRequest, JobState, Settings
 from transfer_engine.reasons import Why
+from transfer_engine.testing import EPOCH
 from transfer_engine.wiring import TransferEngine
 
 HOUR = 3600.0
@@ -347,6 +349,40 @@ def test_a_vault_that_cannot_open_a_token_says_so(tmp_path: Path) -> None:
             assert "vault.key_file" in failure["hint"]
 
     in_world(scenario, database=str(tmp_path / "t.db"))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": "[x"},
+        {"aud": ["[x", "]"]},
+        {"aud": "\ud800"},
+        {"aud": ["\ud800", "a\u0000b", {"a": 1}, "x" * 5000]},
+        {"aud": {"a": 1}},
+        {"sub": "\ud800"},
+        {"sub": {"a": 1}},
+        {"iat": 10**400},
+        {"nbf": -(10**400), "iat": "soon"},
+        {"iat": EPOCH + 10**9},
+        {"scope": ["storage.read:/data", "\ud800", 7, "offline_access", "storage.modify:/data"]},
+        {"scope": "offline_access storage.read:/\ud800 storage.read:/data storage.modify:/data"},
+        {"scope": "storage.read:/data storage.modify:/data offline_access " + "x " * 5000},
+    ],
+)
+def test_whatever_a_token_says_of_itself_breaks_nothing(claims: dict[str, Any]) -> None:
+    async def scenario(world: World) -> None:
+        odd = world.issuer.token(**({"scope": f"{WRITE} offline_access"} | claims))
+        async with world.engine() as engine:
+            job_id = await held(engine, request(world.file(1, source=odd, destination=odd)))
+            other = await held(engine, request(world.file(2)))
+            await asyncio.sleep(1.5 * HOUR)
+            for one in (job_id, other):
+                await engine.control.resume(one)
+            assert (await engine.wait(other)).state is JobState.FINISHED
+            assert (await engine.wait(job_id)).state is JobState.FINISHED
+            assert not engine._dispatcher._resting
+
+    in_world(scenario)
 
 
 def test_the_owner_is_part_of_what_a_token_is() -> None:

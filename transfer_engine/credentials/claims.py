@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +13,9 @@ from protocols.errors import Scope
 
 OFFLINE: Final = "offline_access"
 """Scope of a token that its bearer wants to be renewed (OpenID Connect Core §11)."""
+
+INSTANT_MAX: Final = 1e11
+"""In the year 5138."""
 
 _READING: Final = frozenset({"storage.read", "storage.stage", "storage.poll"})
 _WRITING: Final = frozenset({"storage.read", "storage.create", "storage.modify", "storage.stage", "storage.poll"})
@@ -45,7 +47,7 @@ def read(token: Secret) -> Claims | None:
     if not isinstance(found, dict):
         return None
     issuer, expires_at = found.get("iss"), _instant(found.get("exp"))
-    if not isinstance(issuer, str) or not issuer or not expires_at:
+    if not isinstance(issuer, str) or not issuer or not issuer.isprintable() or not expires_at:
         return None
     return Claims(
         issuer=issuer,
@@ -59,25 +61,22 @@ def read(token: Secret) -> Claims | None:
 
 def scope_of(claim: Any) -> tuple[str, ...]:
     """The words of a `scope` claim; some issuers write a list."""
-    if isinstance(claim, str):
-        return tuple(claim.split())
-    return _words(claim)
+    return _words(claim.split() if isinstance(claim, str) else claim)
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) and value.isprintable() else ""
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, list):
-        return tuple(word for word in value if isinstance(word, str))
-    return ()
+    """The words that can be stored and sent; JSON may have half of a character, which is neither."""
+    several = value if isinstance(value, list) else [value]
+    return tuple(word for word in several if isinstance(word, str) and word.isprintable())
 
 
 def _instant(value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    # Compared before it is converted: a whole number may be too large for a float.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < INSTANT_MAX:
         return float(value)
     return 0.0
 

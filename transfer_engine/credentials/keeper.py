@@ -118,12 +118,11 @@ class TokenKeeper:
                 since=now,
                 sealed=sealed,
             )
-        audience = claims.audience
         return StoredToken(
             token_id=name,
             cred_id=cred_id,
             issuer=claims.issuer,
-            audience=json.dumps(audience) if len(audience) > 1 else "".join(audience),
+            audience=_told(claims.audience),
             scope=" ".join(claims.scope),
             expires_at=claims.expires_at,
             managed=not unmanaged and reading.OFFLINE in claims.scope and self._issuers.serves(claims.issuer),
@@ -220,7 +219,7 @@ class TokenKeeper:
             issuer=stored.issuer.removesuffix("/"),
             subject=(claims.subject if claims else "") or f"token {stored.token_id}",
             audience=_audience(stored.audience),
-            scope=reading.for_storages(tuple(stored.scope.split())),
+            scope=tuple(sorted(set(reading.for_storages(tuple(stored.scope.split()))))),
         )
         found = self._renewals.get(key)
         if found is None:
@@ -328,9 +327,16 @@ def _dumped(access: Secret, refresh: Secret | None) -> bytes:
     return json.dumps(kept).encode()
 
 
+def _told(audience: tuple[str, ...]) -> str:
+    """As `StoredToken.audience`; one that looks like a list is told as a list of one."""
+    if len(audience) == 1 and not audience[0].startswith("["):
+        return audience[0]
+    return json.dumps(audience) if audience else ""
+
+
 def _audience(text: str) -> tuple[str, ...]:
     if text.startswith("["):
-        return tuple(json.loads(text))
+        return tuple(sorted(json.loads(text)))
     return (text,) if text else ()
 
 
