@@ -30,6 +30,7 @@ def write_config(home: Path, more: Sections | None = None) -> dict[str, str]:
         "database": {"default": f"sqlite:///{home / 'rucio.db'}", "echo": 0},
         "alembic": {"cfg": home / "alembic.ini"},
         "conveyor": {"use_deterministic_id": True, "use_preparer": True, "transfertool": "fts3"},
+        "transfers": {"use_multihop": True},
         "policy": {"permission": "generic", "schema": "generic"},
         "monitor": {"enable_metrics": False},
     }

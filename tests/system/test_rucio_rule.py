@@ -2,121 +2,18 @@
 
 from __future__ import annotations
 
-import random
-import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
 import pytest
 
-from tests.clients import Worker
 from tests.clients.fixtures import clients
-from tests.clients.rucio import Sections, write_config
+from tests.clients.lake import NAMES, running_lake
 from tests.conftest import LazyStorages
 from tests.storages.faults import FaultProxy, LoseAnswer
-from tests.storages.process import free_port
-from tests.storages.storage import Storage
-from tests.system.processes import ServiceProcess, poll_until
 
 __all__ = ["clients"]
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(120)]
-
-CONFIG = """
-[auth]
-loopback = "admin"
-[retry]
-delay_s = 0.1
-retries_max = 1
-[transfer]
-quarantine_s = 1.0
-[tls]
-ca = "{ca}"
-[optimizer]
-enabled = false
-"""
-NAMES = ("RSE1", "RSE2", "RSE3")
-WITHIN_S = 60.0
-FOLDER = "rucio"
-
-
-@dataclass
-class Lake:
-    """Rucio, its three storages, and the service between them."""
-
-    service: ServiceProcess
-    rucio: Worker
-    storages: dict[str, Storage]
-    http: aiohttp.ClientSession
-
-    async def place(self, name: str, *, there: bool = True) -> tuple[str, bytes]:
-        """A file at the first storage that Rucio knows of; with `there` off, Rucio is wrong."""
-        data = random.Random(name).randbytes(200_000)
-        path = await self.path("RSE1", name)
-        if there:
-            self.storages["RSE1"].put(path, data)
-        await self.rucio.call("add_file", "RSE1", name, len(data), f"{zlib.adler32(data):08x}")
-        return path, data
-
-    async def path(self, rse: str, name: str) -> str:
-        """A file's place at a storage, from the storage's root."""
-        return urlsplit(await self.rucio.call("path_of", rse, name)).path.lstrip("/")
-
-    async def job(self, job_id: str) -> Any:
-        """A job and its files, from the service itself."""
-        async with self.http.get(f"{self.service.url}/jobs/{job_id}?files=file_state,reason,dest_surl") as answer:
-            return await answer.json()
-
-    async def ended_jobs(self) -> list[Any]:
-        """All that the service has done so far."""
-        query = "limit=500&state_in=FINISHED,FAILED,FINISHEDDIRTY,CANCELED"
-        async with self.http.get(f"{self.service.url}/jobs?{query}") as answer:
-            return list(await answer.json())
-
-    async def drain(self, *, on: bool) -> None:
-        """Nothing starts meanwhile."""
-        async with self.http.post(f"{self.service.url}/config/drain", json={"drain": on}) as answer:
-            assert answer.status == 200
-
-    async def rule(self, rule_id: str, state: str, *, poll: bool = True) -> Any:
-        """Let the daemons take turns until the rule has come to a state; the rule and its requests."""
-        seen: Any = {}
-
-        async def there() -> bool:
-            await self.rucio.call("submit")
-            await self.rucio.call("settle", poll=poll)
-            seen.update(await self.rucio.call("look", rule_id))
-            return seen["state"] == state
-
-        try:
-            await poll_until(there, within_s=WITHIN_S, every_s=0.3)
-        except TimeoutError:
-            pytest.fail(f"the rule is not {state}: {seen}\n{self.rucio.log()[-6000:]}")
-        return seen
-
-
-@asynccontextmanager
-async def running_lake(
-    directory: Path, storages: LazyStorages, *, scheme: str = "davs", more: Sections | None = None, config: str = CONFIG
-) -> AsyncIterator[Lake]:
-    """Everything for one test, ended with the block."""
-    (directory / "service.toml").write_text(config.format(ca=storages.ca_file), "utf-8")
-    service = ServiceProcess(directory / "queue.sqlite", directory / "service.toml", free_port(set()))
-    nodes = [storages["xrootd-a"], storages["xrootd-b"], storages.another("xrootd", "xrootd-c")]
-    async with service, Worker("rucio_site", directory, write_config(directory, more)) as rucio:
-        await service.start()
-        await rucio.call("bootstrap")
-        for name, node in zip(NAMES, nodes, strict=True):
-            port = urlsplit(node.https_url).port
-            # A folder of its own for each test: the storages are there for all of them.
-            await rucio.call("add_rse", name, scheme, "localhost", port, service.url, f"/{FOLDER}-{directory.name}/")
-        async with aiohttp.ClientSession() as http:
-            yield Lake(service, rucio, dict(zip(NAMES, nodes, strict=True)), http)
 
 
 @pytest.mark.parametrize("scheme", ["davs", "https"])
@@ -169,11 +66,7 @@ async def test_a_lost_answer_gives_one_transfer(clients: None, tmp_path: Path, s
 
 async def test_a_replica_that_is_not_there_is_passed_over(clients: None, tmp_path: Path, storages: LazyStorages):
     async with running_lake(tmp_path, storages) as lake:
-        _, data = await lake.place("twice", there=False)
-        lake.storages["RSE2"].put(await lake.path("RSE2", "twice"), data)
-        await lake.rucio.call("add_file", "RSE2", "twice", len(data), f"{zlib.adler32(data):08x}")
-        # Rucio orders the sources by their ranking: the wrong one first.
-        await lake.rucio.call("set_distance", "RSE2", "RSE3", 5)
+        data = await lake.place_at_second_only("twice")
         rule_id = await lake.rucio.call("add_rule", "twice", "RSE3", 1)
         await lake.rule(rule_id, "OK")
         assert lake.storages["RSE3"].read(await lake.path("RSE3", "twice")) == data
@@ -182,7 +75,7 @@ async def test_a_replica_that_is_not_there_is_passed_over(clients: None, tmp_pat
 
 
 async def test_a_way_over_another_storage(clients: None, tmp_path: Path, storages: LazyStorages):
-    async with running_lake(tmp_path, storages, more={"transfers": {"use_multihop": True}}) as lake:
+    async with running_lake(tmp_path, storages) as lake:
         _, data = await lake.place("far")
         await lake.rucio.call("allow_hops", "RSE2")
         await lake.rucio.call("cut_link", "RSE1", "RSE3")
