@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.unit.schedule_lists import check_lane, check_site
@@ -20,6 +20,7 @@ from transfer_engine.limits import NODE, UNLIMITED, LimitTable
 from transfer_engine.model import Queue, QueueId
 from transfer_engine.places import Cap, Place
 from transfer_engine.reasons import Reason, Why
+from transfer_engine.retuning import retune
 from transfer_engine.rooms import Room
 from transfer_engine.shares import ShareTable
 
@@ -88,6 +89,8 @@ class Running:
     priority: int
     bytes_s: float
     since: float
+    moves: bool = True
+    """False: an earlier engine left it, and its outcome is looked for."""
 
     @property
     def key(self) -> Key:
@@ -144,6 +147,7 @@ class World:
         """One decision; its claims are on their way."""
         assert not self.claim, "one claim at a time"
         before = self.used()
+        reserved = {place: sum(self.rates_in(place)) for place in before}
         told = self.told()
         self._spins = 0
         starts: list[schedule.Start] = self.scheduler.decide(self.now, n_max)
@@ -159,7 +163,7 @@ class World:
         after = self.used()
         for place, n in after.items():
             assert n <= max(self.bound(place), before[place]), f"{place}: {n} of {self.bound(place)}"
-        self._check_bands(before)
+        self._check_bands(reserved)
         return starts
 
     def claimed(self, short: random.Random | None = None) -> None:
@@ -188,8 +192,39 @@ class World:
 
     def hold(self, queue: Queue, priority: int) -> None:
         """An earlier engine's transfer is found."""
-        self.running.append(Running(queue, priority, 0.0, self.now))
+        self.running.append(Running(queue, priority, 0.0, self.now, moves=False))
         self.scheduler.hold(queue, priority, self.now)
+
+    def force(self, queue: Queue, priority: int) -> None:
+        """One that waits is claimed by its number and starts, whatever is full."""
+        self.ready(queue, priority, -1)
+        bytes_s = self.need(queue)
+        self.running.append(Running(queue, priority, bytes_s, self.now))
+        self.scheduler.hold(queue, priority, self.now, bytes_s)
+
+    def retune(self, limits: Limits, shares: Shares) -> None:
+        """Other limits and shares are in force."""
+        assert not self.claim, "not while a claim is on its way"
+        table = LimitTable.of(limits)
+        anew = table.bands != LimitTable.of(self.limits).bands
+        self.limits, self.shares = limits, shares
+        copies = [self.scheduler.lanes[run.key] for run in self.running if run.moves]
+        reserved = retune(self.scheduler, table, ShareTable.of(shares), copies, self.now)
+        if anew:
+            self.running = [replace(run, bytes_s=self.need(run.queue)) if run.moves else run for run in self.running]
+        for run in self.running:
+            assert not run.moves or not anew or reserved[self.scheduler.lanes[run.key]] == run.bytes_s
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Every lane competes by the row of shares that is in force, under its weights."""
+        table = ShareTable.of(self.shares)
+        for lane in self.scheduler.lanes.values():
+            queue, activity = lane.queue, lane.level.activity
+            group = table.group(queue.source_se, queue.dest_se)
+            assert lane.site.vos[queue.vo, group] is activity.vo
+            assert activity.vo.account.weight == table.of_vo(queue.vo, group)
+            assert activity.account.weight == table.of_activity(queue.vo, queue.activity)
 
     def learn(self, queue: Queue, slot_s: float, bytes_s: float) -> None:
         """Somebody measured a transfer."""
@@ -302,12 +337,14 @@ class World:
         assert len(kept) == len(self.scheduler.turns.promises)
         assert all(site.promise.promised is site for site in kept)
 
-    def _check_bands(self, before: Counter[Place]) -> None:
-        for place in before:
+    def _check_bands(self, before: dict[Place, float]) -> None:
+        for place, reserved in before.items():
             limit = bandwidth(self.limits, place)
             rates = self.rates_in(place)
             if limit is not None and len(rates) > 1:
-                assert sum(rates) <= limit * (1 + 1e-9), f"{place}: {sum(rates)} of {limit} bytes per second"
+                assert sum(rates) <= max(limit, reserved) * (1 + 1e-9), (
+                    f"{place}: {sum(rates)} of {limit} bytes per second"
+                )
 
     def check(self) -> None:
         """Every figure and every list of the scheduler against the lists."""

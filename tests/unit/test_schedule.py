@@ -94,6 +94,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.learn(run.queue, self.world.now - run.since + 0.1, rate)
         self.world.release(run)
 
+    @precondition(lambda self: not self.world.claim)
+    @rule(limits=all_limits, shares=all_shares)
+    def retune(self, limits: Limits, shares: Shares) -> None:
+        self.world.retune(limits, shares)
+
+    @precondition(lambda self: +self.world.told())
+    @rule(data=st.data())
+    def force(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(+self.world.told())))
+        self.world.force(self.world.queues[key[0]], key[1])
+
     @precondition(lambda self: self.world.claimed_running())
     @rule()
     def end_all(self) -> None:
