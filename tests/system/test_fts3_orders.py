@@ -10,6 +10,8 @@ import pytest
 from tests.clients import ClientFailed
 from tests.clients.fixtures import clients, site
 from tests.clients.site import Site
+from tests.service import running_service
+from transfer_engine.errors import StoreUnavailable
 
 __all__ = ["clients", "site"]
 
@@ -246,6 +248,23 @@ async def test_somebody_elses_credential(site: Site):
 async def test_nothing_to_delegate_without_a_certificate(site: Site):
     me = await site.library.call("easy", "whoami")
     assert await site.library.call("easy", "delegate") == me["delegation_id"]
+
+
+async def test_a_database_that_is_away_is_no_job_that_is_gone(site: Site):
+    async with running_service() as service:
+        job_id = await service.submit()
+        await site.library.call("connect", service.url, name="standing")
+        service.engine.unreadable = StoreUnavailable("the database is locked")
+        error = await failure(site, "easy", "get_job_status", job_id, context="standing")
+        assert (error.kind, error.kinds[1]) == ("TryAgain", "ServerError")
+        error = await failure(site, "easy", "list_jobs", context="standing")
+        assert error.kind == "TryAgain"
+        service.engine.unreadable, service.engine.fails = None, StoreUnavailable("the disk is full")
+        body = {"files": [{"sources": [site.source], "destinations": [site.fresh()]}]}
+        error = await failure(site, "request", "post_json", "/jobs", body, context="standing")
+        assert error.kind == "TryAgain"
+        service.engine.fails = None
+        assert (await site.library.call("easy", "get_job_status", job_id, context="standing"))["job_id"] == job_id
 
 
 async def test_what_no_service_answers(site: Site):
