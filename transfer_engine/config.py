@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -149,6 +150,11 @@ class TransferSettings(Section):
 
     mock: bool = False
     """Take `mock://` URLs: storages that exist only in the URL's arguments, for tests of clients."""
+    storage_addresses: Literal["auto", "any", "public"] = "auto"
+    """Where storages may be. `public`: not on this machine, not in private or link-local networks, but for those in
+    `storage_networks`; `auto`: `any` while only this machine reaches the job service, else `public`."""
+    storage_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Where a site's own storages are, when only `public` addresses are allowed: `10.1.0.0/16`."""
     modes: Annotated[tuple[Literal["pull", "push", "stream"], ...], Field(min_length=1)] = ("pull", "push", "stream")
     """Copy modes in order of preference; leave `stream` out to keep bytes off this machine."""
     connect_s: Seconds = 30.0

@@ -15,6 +15,7 @@ from protocols import credentials
 from protocols.api import Adapter, Capabilities, Credential
 from protocols.file import FileAdapter
 from protocols.http import HttpAdapter
+from protocols.http.addresses import AddressPolicy, PublicOnly
 from protocols.mock import MockAdapter
 from protocols.registry import Registry
 from transfer_engine.attempt import Tools
@@ -31,9 +32,11 @@ from transfer_engine.engine import Engine
 from transfer_engine.errors import Invalid
 from transfer_engine.health import Health
 from transfer_engine.identity.authenticator import TheAuthenticator
+from transfer_engine.identity.loopback import is_loopback
 from transfer_engine.identity.token_endpoint import Clients
 from transfer_engine.identity.x509.users import GridCertificates
 from transfer_engine.limits import LimitTable
+from transfer_engine.messages.broker import Courier
 from transfer_engine.messages.documents import Author
 from transfer_engine.messages.publisher import Publisher
 from transfer_engine.messages.stomp import Stomp
@@ -66,6 +69,7 @@ class TransferEngine(Engine):
         deps: Deps | None = None,
         inline: bool = False,
         issuers: Issuers | None = None,
+        courier: Courier | None = None,
     ) -> None:
         """Nothing is opened before `async with`.
 
@@ -77,6 +81,7 @@ class TransferEngine(Engine):
             deps: clock, chance and ids; None: the real ones.
             inline: no threads: for an event loop with virtual time.
             issuers: who renews tokens; None: those of the settings at which this service is a client.
+            courier: takes messages to the brokers of the settings; None: by STOMP.
 
         Raises: Invalid: a setting is out of range, or the database is of a kind that cannot be opened.
         """
@@ -122,7 +127,7 @@ class TransferEngine(Engine):
             deps=deps,
             schemes=registry.schemes,
             closing=[keeper, *([clients] if isinstance(clients, Clients) else []), registry],
-            companions=publishers(settings, store, deps),
+            companions=publishers(settings, store, deps, courier or Stomp(settings.messages)),
             tokens=keeper,
             on_capabilities=partial(_tell, registry, told_capabilities(settings)),
             grace_s=settings.service.grace_s if database or settings.database != "sqlite://" else 0.0,
@@ -137,7 +142,7 @@ def store_of(url: str, deps: Deps, *, inline: bool) -> SqliteStore | MemoryStore
     return SqliteStore(url, incarnation=deps.new_id(), now=deps.clock.now, inline=inline)
 
 
-def publishers(settings: Settings, store: SqliteStore | MemoryStore, deps: Deps) -> list[Publisher]:
+def publishers(settings: Settings, store: SqliteStore | MemoryStore, deps: Deps, courier: Courier) -> list[Publisher]:
     """Who tells a broker what happens to transfers; empty: nobody does."""
     if not settings.messages.brokers:
         return []
@@ -146,7 +151,6 @@ def publishers(settings: Settings, store: SqliteStore | MemoryStore, deps: Deps)
         publish_dn=settings.messages.publish_dn,
         retries_max=settings.retry.retries_max,
     )
-    courier = Stomp(settings.messages)
     return [Publisher(store=store, courier=courier, settings=settings.messages, author=author, deps=deps)]
 
 
@@ -162,13 +166,22 @@ def database_url(database: str) -> str:
 
 def storages(settings: Settings, *, local: bool = False) -> list[Adapter]:
     """The adapters for the storages of the world; with `local` also for files of this machine."""
-    adapters: list[Adapter] = [http_adapter(settings)]
+    adapters: list[Adapter] = [http_adapter(settings, None if local else address_policy(settings))]
     if settings.transfer.mock:
         adapters.append(MockAdapter())
     return [*adapters, FileAdapter()] if local else adapters
 
 
-def http_adapter(settings: Settings) -> HttpAdapter:
+def address_policy(settings: Settings) -> AddressPolicy | None:
+    """Where storages may be; None: anywhere. Who is on this machine reaches without us what we would reach."""
+    chosen, service = settings.transfer.storage_addresses, settings.service
+    only_here = is_loopback(service.host) and not service.reverse_proxy.peers
+    if chosen == "any" or (chosen == "auto" and only_here):
+        return None
+    return PublicOnly(settings.transfer.storage_networks)
+
+
+def http_adapter(settings: Settings, address_allowed: AddressPolicy | None = None) -> HttpAdapter:
     """The adapter for http, https, dav and davs, with the settings' trust."""
     tls = settings.tls
     ca = tls.ca or (credentials.discover_ca() if tls.discover else None)
@@ -178,6 +191,7 @@ def http_adapter(settings: Settings) -> HttpAdapter:
         ca=ca,
         verify_tls=tls.verify,
         capabilities=told_capabilities(settings),
+        address_allowed=address_allowed,
     )
 
 

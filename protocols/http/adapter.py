@@ -21,12 +21,13 @@ from protocols.api import (
     Timeouts,
 )
 from protocols.errors import AlreadyExists, Missing, Phase, Scope
+from protocols.http.addresses import AddressPolicy
 from protocols.http.bodies import Bodies
 from protocols.http.copy import Copier
 from protocols.http.directories import Directories
 from protocols.http.macaroon import Macaroons
 from protocols.http.quirks import ANY, Quirks
-from protocols.http.session import AddressPolicy, Sessions
+from protocols.http.session import Sessions
 from protocols.http.urls import WIRE_SCHEMES, endpoint_of, told_endpoint, wire_url
 from protocols.http.webdav import Metadata
 from protocols.http.wire import Wire

@@ -38,6 +38,7 @@ from protocols.errors import (
     Unavailable,
     Unsupported,
 )
+from protocols.http.addresses import AddressForbidden
 
 RETRY_AFTER_MAX_S: Final = 900.0
 
@@ -359,12 +360,14 @@ def from_copy_status(status: int, text: str, headers: Mapping[str, str], *, mode
 
 
 _TLS: Final = "check CA directory, host name and expiry of the certificate"
+_ADDRESS: Final = "storages are looked for at public addresses and in the networks of transfer.storage_networks only"
 _DNS: Final = "the host name does not resolve: check it, and the DNS"
 
 EXCEPTION_ROWS: Final[
     tuple[tuple[tuple[type[BaseException], ...], type[TransferError], int | None, str | None], ...]
 ] = (
     # Most special first: aiohttp's classes overlap (a certificate failure is also an OSError). None: the failure's own.
+    ((AddressForbidden,), Refused, errno.EPERM, _ADDRESS),
     (
         (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, ssl.SSLError),
         BadServer,
@@ -385,6 +388,8 @@ EXCEPTION_ROWS: Final[
 def from_exception(failure: BaseException, *, subject: str) -> TransferError:
     """The error for a request that got no complete answer; the text of the cause is kept, without secrets."""
     text = strip_secrets(f"{subject}: {str(failure) or type(failure).__name__}")
+    if isinstance(failure, aiohttp.ClientConnectorError) and isinstance(failure.os_error, AddressForbidden):
+        failure = failure.os_error
     for kinds, error, number, hint in EXCEPTION_ROWS:
         if isinstance(failure, kinds):
             own = getattr(failure, "errno", None)

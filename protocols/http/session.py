@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +24,7 @@ import aiohttp
 
 from protocols.credentials import Credential, Secret
 from protocols.errors import Denied, Phase, Scope
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-AddressPolicy = Callable[[Address], bool]
-"""Says whether we may connect there; asked for each socket, so that no name or redirect gets around it."""
+from protocols.http.addresses import AddressForbidden, AddressPolicy
 
 IDENTITIES_MAX: Final = 512
 IDLE_S: Final = 3600.0
@@ -201,8 +198,7 @@ class Sessions:
             if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
                 ip = ip.ipv4_mapped
             if not self._address_allowed(ip):
-                msg = "the address policy forbids connections to this address"
-                raise PermissionError(1, msg)
+                raise AddressForbidden
         made = socket.socket(family=family, type=kind, proto=protocol)
         _keep_alive(made)
         return made

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from protocols.api import CopyRequest, Credential, Mode
-from protocols.errors import BadServer, Denied, TransferError, Unavailable
+from protocols.errors import BadServer, Denied, Refused, TransferError, Unavailable
 from protocols.http import HttpAdapter
 
 pytestmark = pytest.mark.asyncio
@@ -144,6 +144,6 @@ async def test_the_address_policy_is_asked_for_every_connection():
 
     for host in ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"):
         found = await stat(f"http://{host}:9", address_allowed=none_allowed)
-        assert isinstance(found, Unavailable)
+        assert isinstance(found, Refused)
         assert "policy" in found.message
     assert set(asked) == {"127.0.0.1", "::1"}
