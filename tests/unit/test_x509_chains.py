@@ -123,6 +123,9 @@ HOSTILE: dict[str, tuple[Broken, str]] = {
     "garbage": (lambda w: (b"\x30\x03\x02\x01\x05",), "cannot be read"),
     "an empty certificate": (lambda w: (b"",), "cannot be read"),
     "a truncated certificate": (lambda w: (w.alice.der_chain[0][:-1],), "cannot be read"),
+    "an X.509 version that does not exist": (
+        lambda w: (w.alice.der_chain[0].replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1),), "cannot be read"
+    ),
     "bytes behind a certificate": (lambda w: (w.alice.der_chain[0] + b"\0",), "cannot be read"),
     "a huge certificate": (lambda w: (b"\x30" * 40_000,), "more than"),
     "eleven certificates": (lambda w: w.alice.der_chain * 11, "more than 10"),
@@ -367,7 +370,7 @@ def test_without_cas_the_front_has_checked(world):
         front.user(world.ec(world.alice, subject=world.bob.cert.subject, rfc=False).der_chain, world.now)
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0), flip=st.integers(1, 255), which=st.integers(0, 1), cut=st.integers(0, 40))
 @pytest.mark.filterwarnings("ignore")
 def test_changed_bytes_never_make_another_user(world, at, flip, which, cut):

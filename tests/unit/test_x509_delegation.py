@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.grid import LIMITED, extended, key_pem, new_key, proxy_cert_info
 from tests.service import NOW
@@ -18,6 +21,11 @@ from transfer_engine.identity.x509.delegation import BadProxy, accept, key_bits,
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
     return World(tmp_path_factory.mktemp("grid"))
+
+
+@pytest.fixture(scope="module")
+def upload(world) -> bytes:
+    return world.signed(issuer=world.login)
 
 
 def test_a_request_is_that_of_fts3(world):
@@ -125,6 +133,29 @@ def test_what_is_not_accepted(kind, world):
         accept(make(world), world.request.key, user_dn=world.alice.dn, now=NOW)
     assert str(caught.value).startswith("Could not process the proxy: ")
     assert "PRIVATE" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0), how=st.integers(0, 2), what=st.binary(min_size=1, max_size=4))
+@pytest.mark.filterwarnings("ignore")
+def test_changed_uploads_are_refused_or_the_same(world, upload, place, how, what):
+    changed = bytearray(upload)
+    at = place % len(changed)
+    if how == 0:
+        changed[at : at + len(what)] = what
+    elif how == 1:
+        changed[at:at] = what
+    else:
+        del changed[at : at + len(what)]
+    with contextlib.suppress(BadProxy):
+        taken = accept(bytes(changed), world.request.key, user_dn=world.alice.dn, now=NOW)
+        assert taken.chain.dn == world.alice.dn
+
+
+@given(st.binary(max_size=300))
+def test_any_upload_is_refused(world, data):
+    with pytest.raises(BadProxy):
+        accept(data, world.request.key, user_dn=world.alice.dn, now=NOW)
 
 
 def test_the_key_is_what_old_readers_know(world):

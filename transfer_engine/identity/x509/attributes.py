@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from transfer_engine.identity.api import BadCredential
-from transfer_engine.identity.x509.chains import load
+from transfer_engine.identity.x509.chains import UNREADABLE, load
 from transfer_engine.identity.x509.der import (
     BIT_STRING,
     BOOLEAN,
@@ -104,7 +103,7 @@ def read_attributes(extension: bytes) -> tuple[AttributeCertificate, ...]:
             raise BadCredential(f"no or more than {N_AC_MAX} VOMS attribute certificates")
         return tuple(_attribute_certificate(one) for one in found)
     # A ValueError is also what unpacking another number of parts gives, or `cryptography` for a name.
-    except (ValueError, IndexError, TypeError, UnsupportedAlgorithm) as error:
+    except (IndexError, *UNREADABLE) as error:
         raise BadCredential("the VOMS attributes cannot be read") from error
 
 

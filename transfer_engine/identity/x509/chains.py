@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -50,13 +50,28 @@ _KNOWN_CRITICAL: Final = frozenset(
         "2.5.29.17",  # subjectAltName
         "2.5.29.19",  # basicConstraints
         "2.5.29.30",  # nameConstraints: of CAs; `trust` refuses those that have some
+        "2.5.29.31",  # cRLDistributionPoints
         "2.5.29.32",  # certificatePolicies
+        "2.5.29.33",  # policyMappings
         "2.5.29.36",  # policyConstraints
         "2.5.29.37",  # extKeyUsage
         "2.5.29.54",  # inhibitAnyPolicy
+        "2.16.840.1.113730.1.1",  # Netscape's certificate type, which old CAs have
         PROXY_CERT_INFO.dotted_string,
     }
 )
+"""Extensions that may be critical; the same that OpenSSL takes."""
+
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InternalError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for what is broken or unknown to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +111,7 @@ def load(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         check_readable(certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise BadCredential("a certificate cannot be read") from error
     return certificate
 
@@ -162,13 +177,13 @@ def check_signed(certificate: x509.Certificate, issuer: x509.Certificate) -> Non
     """Raises: BadCredential: `issuer` is not who issued it, by name and by signature."""
     try:
         weak = isinstance(certificate.signature_hash_algorithm, _WEAK)
-    except UnsupportedAlgorithm:
+    except UNREADABLE:
         weak = False
     if weak:
         raise BadCredential("a certificate is signed with a digest that can be forged (MD5 or SHA-1)")
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (InvalidSignature, *UNREADABLE) as error:
         raise BadCredential("a certificate is not signed by its issuer") from error
 
 

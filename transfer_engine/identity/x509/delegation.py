@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -23,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from protocols.credentials import Secret
 from transfer_engine.errors import Invalid
 from transfer_engine.identity.api import BadCredential
-from transfer_engine.identity.x509.chains import CHAIN_MAX, Chain, pem_of, read_chain
+from transfer_engine.identity.x509.chains import CHAIN_MAX, UNREADABLE, Chain, pem_of, read_chain
 
 UPLOAD_MAX: Final = 64 * 1024
 BITS_MIN: Final = 2048
@@ -67,7 +66,7 @@ def key_bits(certificate: str | None) -> int:
         return BITS_MIN
     try:
         key = x509.load_pem_x509_certificate(certificate.encode("ascii", errors="replace")).public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return BITS_MIN
     bits = key.key_size if isinstance(key, rsa.RSAPublicKey) else BITS_MIN
     # Sizes that nobody has are rounded up.
@@ -88,7 +87,7 @@ def request_bits(request: str) -> int:
     """Length of the key of a request that `make_request` made; 0 when it cannot be read."""
     try:
         key = x509.load_pem_x509_csr(request.encode("ascii", errors="replace")).public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return 0
     return key.key_size if isinstance(key, rsa.RSAPublicKey) else 0
 
@@ -104,7 +103,7 @@ def accept(upload: bytes, key: Secret, *, user_dn: str, now: float) -> Accepted:
     try:
         leaf = x509.load_der_x509_certificate(chain_der[0])
         public = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise BadProxy("Malformed proxy") from error
     if public != private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
         raise BadProxy("The proxy does not match the stored associated private key")
@@ -136,5 +135,5 @@ def _certificates(upload: bytes) -> Sequence[bytes]:
         raise BadProxy(f"more than {CHAIN_MAX} certificates")
     try:
         return [x509.load_pem_x509_certificate(block).public_bytes(Encoding.DER) for block in blocks]
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise BadProxy("Malformed proxy") from error

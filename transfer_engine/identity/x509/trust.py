@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from transfer_engine.identity.api import BadCredential
-from transfer_engine.identity.x509.chains import allows, check_readable, check_signed, check_valid, is_ca
+from transfer_engine.identity.x509.chains import UNREADABLE, allows, check_readable, check_signed, check_valid, is_ca
 
 LOOK_AGAIN_S: Final = 60.0
 PATH_MAX: Final = 8
@@ -73,7 +72,11 @@ class TrustStore:
         if self._looked_at is not None and 0 <= now - self._looked_at < LOOK_AGAIN_S:
             return
         self._looked_at = now
-        stamps = {path: stamp(path) for path in self._files()}
+        try:
+            stamps = {path: stamp(path) for path in self._files()}
+        except OSError as error:
+            _not_listed(self._cas, error)
+            return
         if stamps == self._stamps:
             return
         roots = _Roots()
@@ -153,7 +156,7 @@ def _der(name: x509.Name) -> bytes:
 def _is_signed_by(one: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     try:
         return one.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # whatever key it is not
-    except (TypeError, ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return False
 
 
@@ -182,7 +185,7 @@ def _read(path: Path, roots: _Roots) -> None:
         try:
             one = x509.load_pem_x509_crl(found[0])
             roots.lists.setdefault(_der(one.issuer), []).append(one)
-        except ValueError as error:
+        except UNREADABLE as error:
             _unread(path, error)
 
 
@@ -192,10 +195,17 @@ def _certificates(content: bytes, path: Path) -> Iterable[x509.Certificate]:
         try:
             certificate = x509.load_pem_x509_certificate(block)
             check_readable(certificate)
-        except (ValueError, TypeError, UnsupportedAlgorithm, BadCredential, x509.DuplicateExtension) as error:
+        except (BadCredential, *UNREADABLE) as error:
             _unread(path, error)
         else:
             yield certificate
+
+
+def _not_listed(path: Path | None, error: OSError) -> None:
+    log.warning(
+        "kept the CAs that were read before: their directory cannot be read",
+        extra={"event": "cas-unread", "path": str(path), "error": str(error)},
+    )
 
 
 def _unread(path: Path, error: Exception) -> None:

@@ -9,20 +9,21 @@ chains are separated by `------ NEXT CHAIN ------`. `vomsdir/<vo>/*.pem` are cer
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from transfer_engine.identity.api import BadCredential
 from transfer_engine.identity.x509.attributes import VOMS_AC, AttributeCertificate, read_attributes
-from transfer_engine.identity.x509.chains import SKEW_S, Chain, allows, check_valid, is_ca
-from transfer_engine.identity.x509.der import Malformed, read
+from transfer_engine.identity.x509.chains import SKEW_S, UNREADABLE, Chain, allows, check_valid, is_ca
+from transfer_engine.identity.x509.der import read
 from transfer_engine.identity.x509.names import dn_of, usual_spelling
 from transfer_engine.identity.x509.trust import LOOK_AGAIN_S, Stamp, TrustStore, load_pem, stamp
 
@@ -40,6 +41,8 @@ _ECDSA: Final = {
     "1.2.840.10045.4.3.3": hashes.SHA384(),
     "1.2.840.10045.4.3.4": hashes.SHA512(),
 }
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +86,18 @@ class Voms:
         if self._looked_at is not None and 0 <= now - self._looked_at < LOOK_AGAIN_S:
             return
         self._looked_at = now
-        files = [path for folder in _folders(self._directory) for path in _files(folder)]
-        stamps = {path: stamp(path) for path in files}
+        try:
+            found = {folder.name: _files(folder) for folder in _folders(self._directory)}
+        except OSError as error:
+            log.warning(
+                "kept the VOMS servers that were read before: vomsdir cannot be read",
+                extra={"event": "vomsdir-unread", "path": str(self._directory), "error": str(error)},
+            )
+            return
+        stamps = {path: stamp(path) for files in found.values() for path in files}
         if stamps != self._stamps or self.generation == 0:
             self._stamps = stamps
-            self._servers = {folder.name: _read_servers(_files(folder)) for folder in _folders(self._directory)}
+            self._servers = {vo: _read_servers(files) for vo, files in found.items()}
             self.generation += 1
 
     def attributes(self, chain: Chain, now: float) -> Attributes | None:
@@ -228,5 +238,5 @@ def _check_signature(one: AttributeCertificate, server: x509.Certificate) -> Non
             key.verify(one.signature, one.signed, ec.ECDSA(_ECDSA[oid]))
         else:
             raise failure
-    except (InvalidSignature, UnsupportedAlgorithm, Malformed, IndexError, ValueError, TypeError) as error:
+    except (InvalidSignature, IndexError, *UNREADABLE) as error:
         raise failure from error
