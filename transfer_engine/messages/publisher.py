@@ -40,6 +40,7 @@ LOOK_S: Final = 5.0
 """How often it is looked whether the broker is still there while nothing happens."""
 BOUND_S: Final = 10.0
 """How often it is looked whether too much waits."""
+ENDING_PAUSE_S: Final = 0.1
 PAUSE_S: Final = 0.5
 """First pause after no broker could be reached; doubles each time."""
 
@@ -68,6 +69,9 @@ class Publisher:
         self._kept = 0
         self._kept_at = 0.0
         self._bound_at = 0.0
+        self._pause_s = PAUSE_S
+        self._n_failed = 0
+        """Brokers that were tried in vain, since one took something."""
         self._trouble: str | None = "no broker has been reached yet"
         self.n_sent = 0
         """Messages that were confirmed."""
@@ -109,30 +113,26 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish until `finish`, or until cancelled."""
-        pause_s = PAUSE_S
-        n_failed = 0
         try:
-            while not self._ending or n_failed == 0:
+            # In the end each broker gets another chance, and no more.
+            while not self._ending or self._n_failed <= len(self._settings.brokers):
                 try:
                     await self._courier.connect(next(self._brokers))
-                    self._reached()
-                    pause_s, n_failed = PAUSE_S, 0
                     await self._publish()
                 except BrokerAway as error:
                     self._away(str(error))
-                    n_failed += 1
                 else:
                     return
-                if not self._ending:
-                    await self._bound()
-                    if n_failed % len(self._settings.brokers) == 0:
-                        await self._pause(pause_s * self._deps.rng.uniform(0.8, 1.2))
-                        pause_s = min(2 * pause_s, self._settings.retry_max_s)
+                await self._bound()
+                if self._ending or self._n_failed % len(self._settings.brokers) == 0:
+                    await self._pause(self._pause_s * self._deps.rng.uniform(0.8, 1.2))
+                    self._pause_s = min(2 * self._pause_s, self._settings.retry_max_s)
         finally:
             await self._courier.close()
 
     async def _pause(self, pause_s: float) -> None:
-        """Wait, but not when the engine ends."""
+        """Wait, but not for long when the engine ends."""
+        await asyncio.sleep(ENDING_PAUSE_S)
         end = asyncio.get_running_loop().time() + pause_s
         while not self._ending and (left_s := end - asyncio.get_running_loop().time()) > 0:
             await self._hear(left_s)
@@ -148,11 +148,14 @@ class Publisher:
         return True
 
     def _reached(self) -> None:
+        """A broker takes messages: that it lets somebody log in is not enough."""
         if self._trouble is not None:
             log.info("messages go out", extra={"event": "broker-reached"})
         self._trouble = None
+        self._pause_s, self._n_failed = PAUSE_S, 0
 
     def _away(self, why: str) -> None:
+        self._n_failed += 1
         if why != self._trouble:
             log.warning("messages wait: %s", why, extra={"event": "broker-away"})
         self._trouble = why
@@ -166,6 +169,7 @@ class Publisher:
                 block = await self._store.events(self._cursor, BLOCK)
                 if block:
                     await self._send_block(block)
+                self._reached()
                 await self._keep(at_once=not block and self._ending)
             except StoreUnavailable as error:
                 log.warning("messages wait for the store: %s", error)
