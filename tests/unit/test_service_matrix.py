@@ -6,6 +6,7 @@ what each cell must be is said here, from the roles alone, not from the code tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +28,18 @@ MINE, NEIGHBOUR, STRANGER = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "ccccccccccc
 OWNERS = {OWN: ("/CN=me", MINE, "ska"), SAME_VO: ("/CN=her", NEIGHBOUR, "ska"), OTHER_VO: ("/CN=them", STRANGER, "cta")}
 
 
+PEM = "-----BEGIN CERTIFICATE-----"
+"""Nobody reads it here."""
+
+
 def person(role: Role) -> Caller:
     if role is Role.ANONYMOUS:
         return Caller(user_dn="anon", vos=(), delegation_id="", method=UNAUTHENTICATED)
     vo = "ska" if role in {Role.VO_MONITOR, Role.VO_OPERATOR} else None
     grants = () if role is Role.USER else (Grant(role, vo),)
-    return Caller(user_dn="/CN=me", vos=("ska",), delegation_id=MINE, method=CERTIFICATE, grants=grants)
+    return Caller(
+        user_dn="/CN=me", vos=("ska",), delegation_id=MINE, method=CERTIFICATE, grants=grants, certificate=PEM
+    )
 
 
 ROLES = tuple(Role)
@@ -111,10 +118,9 @@ def test_the_matrix_is_whole():
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("route", OBJECT_ROWS, ids=lambda route: route.name)
-async def test_jobs(service: Service, route: Route, role: Role):
-    for whose in OBJECTS:
+async def test_jobs(service: Service, route: Route):
+    for role, whose in itertools.product(ROLES, OBJECTS):
         job = await submit(service, whose)
         path = route.path.format_map(
             {
@@ -129,20 +135,20 @@ async def test_jobs(service: Service, route: Route, role: Role):
         status, answer = await ask(service, role, route.method, path, body)
         reads = route.method == "GET" or route.name in READING_POSTS
         if role is Role.ANONYMOUS or role not in MEETS[route.needs]:
-            assert status == 403, (whose, answer)
+            assert status == 403, (role, whose, answer)
         elif whose not in SEES[role]:
             unknown = path.replace(job.job_id, "00000000-0000-4000-8000-00000000dead")
-            assert status == 404, (whose, answer)
+            assert status == 404, (role, whose, answer)
             other = await ask(service, role, route.method, unknown, body)
             assert other[0] == 404
             # What is said of a job that is somebody else's is said of one that does not exist.
             assert str(answer).replace(job.job_id, "") == str(other[1]).replace(unknown.split("/")[2], "")
         elif not reads and whose not in CHANGES[role]:
-            assert status == 403, (whose, answer)
+            assert status == 403, (role, whose, answer)
             assert (await service.engine.store.job(job.job_id)).state is JobState.SUBMITTED
         else:
             # `/archive` has jobs that are over.
-            assert status == 200 or (status == 404 and route.path.startswith("/archive")), (whose, answer)
+            assert status == 200 or (status == 404 and route.path.startswith("/archive")), (role, whose, answer)
 
 
 BODIES: dict[str, Any] = {
@@ -170,16 +176,15 @@ OF_A_VO = {
 NOBODY = {"cloudRequest", "cloudContent", "cloudLink"}
 """FTS3's clouds, which are not registered here: refused for everybody, by FTS3 with this status."""
 STREAMS = {"events"}
-"""They do not end by themselves; `test_events_of_others` asks them."""
+"""They do not end by themselves; `test_events_of_others` asks them, and tests/unit/test_service_events.py."""
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
     "route", [route for route in PLAIN_ROWS if route.name not in STREAMS], ids=lambda route: route.name
 )
-async def test_everything_else(service: Service, route: Route, role: Role):
-    for whose in OBJECTS:
+async def test_everything_else(service: Service, route: Route):
+    for role, whose in itertools.product(ROLES, OBJECTS):
         vo = OWNERS[whose][2]
         path = route.path
         for part in [part for part in path.split("/") if part.startswith("{")]:
@@ -194,12 +199,12 @@ async def test_everything_else(service: Service, route: Route, role: Role):
         if "{delegation_id}" in route.path and whose != OWN:
             allowed = False
         if route.name in NOBODY:
-            assert status in {400, 403}, (whose, answer)
+            assert status in {400, 403}, (role, whose, answer)
         elif allowed:
-            assert status != 403, (whose, answer)
-            assert status < 500 or status == 501, (whose, answer)
+            assert status != 403, (role, whose, answer)
+            assert status < 500 or status == 501, (role, whose, answer)
         else:
-            assert status == 403, (whose, answer)
+            assert status == 403, (role, whose, answer)
 
 
 @pytest.mark.asyncio
@@ -250,3 +255,17 @@ async def test_a_banned_user_may_do_nothing(service: Service):
     for path in ("/", "/whoami", "/jobs"):
         status, error = await ask(service, Role.USER, "GET", path)
         assert (status, error["message"]) == (403, "The user has been banned")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("role", ROLES)
+async def test_events_of_others(service: Service, role: Role):
+    jobs = {whose: await submit(service, whose) for whose in OBJECTS}
+    last = await service.engine.reader.last_event()
+    headers = {"X-Test-Caller": str(ROLES.index(role))}
+    for whose, job in jobs.items():
+        async with service.http.get(f"{service.url}/events?after=0&job_id={job.job_id}", headers=headers) as answer:
+            expected = 403 if role is Role.ANONYMOUS else 200 if whose in SEES[role] else 404
+            assert answer.status == expected, whose
+    seen = await service.engine.reader.events(0, last, sight=CALLERS[ROLES.index(role)].reads)
+    assert {event.job_id for event in seen} == {jobs[whose].job_id for whose in SEES[role]}
