@@ -107,8 +107,17 @@ def test_chains_in_a_header(chain):
         pem.replace("\n", " ") + chain.issuers[0].public_bytes(Encoding.PEM).decode().replace("\n", " "),
     ]
     for text in forms:
-        shown = {VERIFY: "SUCCESS", CHAIN: text, DN: "CN=12345,CN=alice,DC=org"}
-        assert forwarded(shown, FRONT, SETTINGS) == Forwarded(chain=chain.der_chain)
+        for subject in ("", chain.dn, chain.issuers[0].subject.rfc4514_string(), chain.cert.subject.rfc4514_string()):
+            shown = {VERIFY: "SUCCESS", CHAIN: text, DN: subject}
+            assert forwarded(shown, FRONT, SETTINGS) == Forwarded(chain=chain.der_chain)
+
+
+def test_a_certificate_that_a_client_sends_past_the_front_makes_nobody(chain, tmp_path):
+    mallory = Grid(tmp_path).user("mallory", key="ec")
+    for subject in (mallory.dn, mallory.cert.subject.rfc4514_string(), "/CN=mallory", "/DC=test", "CN=M\u00fcller"):
+        for pem in (chain.pem_chain, chain.pem_chain + mallory.pem_chain):
+            with pytest.raises(BadCredential):
+                forwarded({VERIFY: "SUCCESS", DN: subject, CHAIN: quote(pem.decode())}, FRONT, SETTINGS)
 
 
 def test_too_many_certificates(tmp_path):

@@ -22,15 +22,16 @@ from urllib.parse import unquote
 
 from transfer_engine.config_service import ReverseProxy
 from transfer_engine.identity.api import BadCredential
-from transfer_engine.identity.x509.chains import CHAIN_MAX
+from transfer_engine.identity.x509.chains import CHAIN_MAX, load
 from transfer_engine.identity.x509.der import Malformed, read_all
-from transfer_engine.identity.x509.names import dn_from_text
+from transfer_engine.identity.x509.names import dn_from_text, dn_of
 
 HEADER_MAX: Final = 64 * 1024
 _NOTHING: Final = frozenset({"", "-", "none"})
 """What servers write where there is no certificate; Apache writes `(null)` for each part of a header."""
 _BLOCK: Final = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _PROXY_NAME: Final = re.compile(r"/CN=(?:[0-9]+|proxy|limited proxy)$")
+_PROXIES: Final = re.compile(r"(?:/CN=(?:[0-9]+|proxy|limited proxy))+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,10 @@ def forwarded(headers: Mapping[str, str], peer: str | None, settings: ReversePro
             return None
         raise BadCredential("the reverse proxy has not verified the client certificate")
     if pem:
-        return Forwarded(chain=_certificates(pem))
+        chain_der = _certificates(pem)
+        if subject:
+            _check_same(chain_der[0], subject)
+        return Forwarded(chain=chain_der)
     if not subject:
         raise BadCredential("the reverse proxy has verified a client certificate, and does not say whose")
     name = dn_from_text(subject)
@@ -69,6 +73,16 @@ def forwarded(headers: Mapping[str, str], peer: str | None, settings: ReversePro
             f"the subject of a proxy certificate: for proxies the reverse proxy must send {settings.chain_header}"
         )
     return Forwarded(dn=name)
+
+
+def _check_same(leaf: bytes, subject: str) -> None:
+    """Certificates are public: a client may send anybody's, where the front sets the subject alone.
+
+    Raises: BadCredential: the certificate is not the one that the front has verified.
+    """
+    name, shown = dn_from_text(subject), dn_of(load(leaf).subject)
+    if name != shown and not (shown.startswith(name) and _PROXIES.fullmatch(shown, len(name))):
+        raise BadCredential("the forwarded certificate is not that of the forwarded subject")
 
 
 def _said(value: str | None) -> str:
