@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from protocols.api import Capabilities
 from transfer_engine.banning import Write
@@ -42,16 +42,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-NAMES: Final[Mapping[str, str]] = {
-    "se": "config:se",
-    "operations": "config:operations",
-    "links": "config:links",
-    "shares": "config:shares",
-    "activities": "config:activity-shares",
-    "globals": "config:global",
-    "authorize": "config:authorize",
+TABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "config:se": ("se", "operations"),
+    "config:links": ("links",),
+    "config:shares": ("shares",),
+    "config:activity-shares": ("activities",),
+    "config:global": ("globals",),
+    "config:authorize": ("authorize",),
 }
-"""Field of `Rows` → name under which the store keeps it."""
+"""Name under which the store keeps a table → fields of `Rows` that are in it. A change is of one table."""
 ROWS_MAX: Final = 10_000
 """Most rows of a table."""
 
@@ -101,21 +100,22 @@ class Tunables:
     async def load(self) -> None:
         """Go on with what was set. Raises: StoreUnavailable."""
         found: dict[str, Any] = {}
-        for field, name in NAMES.items():
+        for name, fields in TABLES.items():
             text = await self._store.kept(name)
             if text is not None:
-                found[field] = _read(field, text)
+                found |= _read(name, fields, text)
         self.rows = Rows.model_construct(**{**dict(Rows()), **found})
         self.tuned = self._tuned()
         if found:
             self._apply(self.tuned)
 
-    async def _change(self, **fields: Any) -> None:
-        for field, rows in fields.items():
-            if len(rows) > ROWS_MAX:
-                raise Conflict(f"there are {ROWS_MAX} rows of this kind already")
-            await self._store.keep(NAMES[field], dump(rows))
-        self.rows = self.rows.model_copy(update=fields)
+    async def _change(self, changed: Mapping[str, Any]) -> None:
+        if any(len(rows) > ROWS_MAX for rows in changed.values()):
+            raise Conflict(f"there are {ROWS_MAX} rows of this kind already")
+        rows = self.rows.model_copy(update=dict(changed))
+        (table,) = (name for name, fields in TABLES.items() if changed.keys() & set(fields))
+        await self._store.keep(table, dump({field: getattr(rows, field) for field in TABLES[table]}))
+        self.rows = rows
         self.tuned = self._tuned()
         self._apply(self.tuned)
 
@@ -126,7 +126,7 @@ class Tunables:
             async with self._lock:
                 answer, fields = change()
                 if fields:
-                    await self._change(**fields)
+                    await self._change(fields)
                 return answer
 
         return await self._write(locked, lambda _: None)
@@ -301,11 +301,15 @@ def _values(row: Row | None) -> dict[str, Any]:
     return {} if row is None else row.model_dump(exclude_none=True)
 
 
-def _read(field: str, text: str) -> Any:
-    kind: Any = Rows.model_fields[field].annotation
+def _read(table: str, fields: Sequence[str], text: str) -> dict[str, Any]:
     try:
+        kept = json.loads(text)
         # As Python, not as JSON: so that a strict row takes what `dump` wrote and nothing else.
-        return TypeAdapter(kind).validate_python(json.loads(text))
-    except (ValueError, ValidationError):
-        log.exception("what was configured cannot be read; going on without it", extra={"table": field})
-        return Rows.model_fields[field].get_default(call_default_factory=True)
+        return {field: TypeAdapter(_kind(field)).validate_python(kept[field]) for field in fields}
+    except (ValueError, KeyError, TypeError):
+        log.exception("what was configured cannot be read; going on without it", extra={"table": table})
+        return {}
+
+
+def _kind(field: str) -> Any:
+    return Rows.model_fields[field].annotation

@@ -270,7 +270,7 @@ def test_what_was_set_is_in_force_after_a_restart(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_read_does_not_keep_the_engine_from_starting(tmp_path: Path) -> None:
     async def first(engine: TransferEngine) -> None:
         await engine.tunables.set_global({"retry": 2})
-        await engine._store.keep("config:se", '{"sim://b": {"inbound_max_active": true}}')
+        await engine._store.keep("config:se", '{"se": {"sim://b": {"inbound_max_active": true}}, "operations": []}')
 
     async def second(engine: TransferEngine) -> None:
         assert not engine.tunables.rows.se
