@@ -170,10 +170,20 @@ async def test_web_pages_of_others_are_kept_out():
             {"Origin": "null"},
             {"Sec-Fetch-Site": "cross-site"},
             {"Origin": f"http://rebound.example:{host.split(':')[1]}", "Host": f"rebound.example:{host.split(':')[1]}"},
+            # What a browser sends for a GET of a page at a name that resolves to this machine.
+            {"Host": f"rebound.example:{host.split(':')[1]}"},
+            {"Host": "127.0.0.1.rebound.example"},
+            {"Host": "192.0.2.1:80"},
+            {"Host": "[2001:db8::1]"},
         ]
         for headers in refused:
             assert (await service.call("GET", "/jobs", headers=headers))[0] == 403
-        for headers in ({"Origin": service.url}, {"Sec-Fetch-Site": "same-origin"}, {"Host": "fts.example"}):
+        for headers in (
+            {"Origin": service.url},
+            {"Sec-Fetch-Site": "same-origin"},
+            {"Host": "laptop"},
+            {"Host": "[::1]:8446"},
+        ):
             assert (await service.call("GET", "/jobs", headers=headers))[0] == 200
 
 

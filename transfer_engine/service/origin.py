@@ -2,7 +2,8 @@
 
 A browser adds what it has to such a request by itself, a client certificate or the place it sends from;
 tokens it does not add. FTS3 compares Host and Origin; a page whose own name resolves to this machine
-(DNS rebinding) has both alike, which matters where whoever is on this machine is believed.
+(DNS rebinding) has both alike, and with a GET over plain HTTP it sends neither Origin nor Sec-Fetch-Site.
+Only Host is then not as it should be, which matters where whoever is on this machine is believed.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ def check_origin(request: web.Request, *, by_name: bool) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and _authority(origin) != host:
         raise Forbidden("Host and Origin do not match")
-    from_browser = origin is not None or "Sec-Fetch-Site" in request.headers
-    if by_name and from_browser and not is_loopback(_hostname(host)):
-        raise Forbidden("web pages may use this service by a loopback name only")
+    if by_name and not _is_local(_hostname(host)):
+        raise Forbidden("a service that believes whoever is on this machine is used by a loopback name, as localhost")
     if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         raise Forbidden("requests of other sites' pages are refused")
 
@@ -38,6 +38,11 @@ def _authority(origin: str) -> str:
     except ValueError:
         return ""
     return url.raw_authority if url.host else ""
+
+
+def _is_local(name: str) -> bool:
+    """Is it a name of this machine, or one that nobody else can give to it? Without dots it is out of no public DNS."""
+    return is_loopback(name) or not {".", ":"} & set(name)
 
 
 def _hostname(host: str) -> str:
