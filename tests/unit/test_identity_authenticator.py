@@ -111,6 +111,14 @@ async def test_a_certificate_without_attributes():
     assert (await here.authenticator.identify(Shown(peer="x", chain=cert(DN, "/cms")))).vos == ("cms",)
 
 
+async def test_subjects_in_settings_may_be_spelled_as_other_tools_do():
+    shown = "/DC=ch/CN=Robot/emailAddress=robot@example.ch"
+    written = "/DC=ch/CN=Robot/Email=robot@example.ch"
+    here = world(gridmap={written: "atlas"}, roles=[{"role": "operator", "dn": written}])
+    caller = await here.authenticator.identify(Shown(chain=cert(shown)))
+    assert (caller.vos, caller.role) == (("atlas",), Role.OPERATOR)
+
+
 async def test_a_local_token():
     here = world(tokens=[local_setting(role="vo-operator", expires="2023-11-15")])
     caller = await here.caller(LOCAL.reveal())

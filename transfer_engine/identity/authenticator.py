@@ -33,6 +33,7 @@ from transfer_engine.identity.roles import (
     short_id,
     vos_of_certificate,
 )
+from transfer_engine.identity.x509.names import usual_spelling
 from transfer_engine.identity.x509.reverse_proxy import Forwarded, forwarded, is_front
 
 SHOWN_MAX: Final = 200
@@ -65,6 +66,7 @@ class TheAuthenticator:
             documents: see `Tokens`.
         Raises: Invalid: settings that cannot be meant.
         """
+        auth = _usually_spelled(auth)
         self.tokens = Tokens(auth.issuers, clock=clock, documents=documents)
         self._auth = auth
         self._clock = clock
@@ -224,3 +226,12 @@ class TheAuthenticator:
 
 def _told(value: object) -> str:
     return printable(value, SHOWN_MAX) if isinstance(value, str) else ""
+
+
+def _usually_spelled(auth: AuthSettings) -> AuthSettings:
+    """The settings with subjects of certificates as `/whoami` shows them, however somebody has written them."""
+    roles = tuple(
+        [role if role.dn is None else role.model_copy(update={"dn": usual_spelling(role.dn)}) for role in auth.roles]
+    )
+    gridmap = {usual_spelling(dn): vo for dn, vo in auth.gridmap.items()}
+    return auth.model_copy(update={"roles": roles, "gridmap": gridmap})

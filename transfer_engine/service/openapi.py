@@ -14,6 +14,7 @@ from transfer_engine.service.route import Route
 
 REF: Final = "#/components/schemas/{model}"
 NO_CONTENT: Final = 204
+JSON: Final = "application/json"
 ALWAYS: Final = {
     403: "the credential is not believed, the caller is banned, or a web page of somebody else asks",
     429: "too many refused credentials from this address; ask again later",
@@ -67,13 +68,14 @@ def _operation(route: Route, schemas: Mapping[tuple[str, Any], Any]) -> dict[str
     done = (
         {"description": "done"}
         if route.success == NO_CONTENT
-        else _response("done", schemas[route.name, "serialization"])
+        else _response("done", schemas[route.name, "serialization"], route.media)
     )
     responses = {str(route.success): done}
     always = ALWAYS | (OF_USERS if route.needs is not Need.NOTHING else {}) | (OF_BODIES if route.body else {})
     for status, when in sorted({**always, **route.statuses}.items()):
-        schema = schemas[route.name if status in route.own else "error", "serialization"]
-        responses[str(status)] = _response(when, schema)
+        own = status in route.own
+        schema = schemas[route.name if own else "error", "serialization"]
+        responses[str(status)] = _response(when, schema, route.media if own else JSON)
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
@@ -86,8 +88,8 @@ def _operation(route: Route, schemas: Mapping[tuple[str, Any], Any]) -> dict[str
     return operation
 
 
-def _response(when: str, schema: Any) -> dict[str, Any]:
-    return {"description": when, "content": {"application/json": {"schema": schema}}}
+def _response(when: str, schema: Any, media: str) -> dict[str, Any]:
+    return {"description": when, "content": {media: {"schema": schema}}}
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
