@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,13 +18,12 @@ import pytest
 from tests.clients.rucio import Sections, write_config
 from tests.clients.venv import Worker
 from tests.conftest import LazyStorages
+from tests.grid import Identity
 from tests.storages.process import free_port
 from tests.storages.storage import Storage
 from tests.system.processes import ServiceProcess, poll_until
 
 CONFIG = """
-[auth]
-loopback = "admin"
 [retry]
 delay_s = 0.1
 retries_max = 1
@@ -37,6 +37,23 @@ enabled = false
 NAMES = ("RSE1", "RSE2", "RSE3")
 WITHIN_S = 60.0
 FOLDER = "rucio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """How the service is reached, and what it moves files between."""
+
+    settings: str = '[auth]\nloopback = "admin"\n'
+    """Who may come in."""
+    ca: Path | None = None
+    """PEM that its certificate is checked with; None: plain HTTP."""
+    user: Identity | None = None
+    """Whose certificate the tests show beside Rucio."""
+    nodes: str = "xrootd"
+    """Kind of the storages; there are two by name, and a third."""
+
+
+PLAIN = Front()
 
 
 @dataclass
@@ -104,12 +121,19 @@ class Lake:
 
 @asynccontextmanager
 async def running_lake(
-    directory: Path, storages: LazyStorages, *, scheme: str = "davs", more: Sections | None = None, config: str = CONFIG
+    directory: Path,
+    storages: LazyStorages,
+    *,
+    scheme: str = "davs",
+    more: Sections | None = None,
+    config: str = CONFIG,
+    front: Front = PLAIN,
 ) -> AsyncIterator[Lake]:
     """Everything for one test, ended with the block."""
-    (directory / "service.toml").write_text(config.format(ca=storages.ca_file), "utf-8")
-    service = ServiceProcess(directory / "queue.sqlite", directory / "service.toml", free_port(set()))
-    nodes = [storages["xrootd-a"], storages["xrootd-b"], storages.another("xrootd", "xrootd-c")]
+    (directory / "service.toml").write_text(front.settings + config.format(ca=storages.ca_file), "utf-8")
+    service = ServiceProcess(directory / "queue.sqlite", directory / "service.toml", free_port(set()), ca=front.ca)
+    nodes = [storages[f"{front.nodes}-{letter}"] for letter in "ab"]
+    nodes.append(storages.another(front.nodes, f"{front.nodes}-c"))
     async with service, Worker("rucio_site", directory, write_config(directory, more)) as rucio:
         await service.start()
         await rucio.call("bootstrap")
@@ -117,5 +141,14 @@ async def running_lake(
             port = urlsplit(node.https_url).port
             # A folder of its own for each test: the storages are there for all of them.
             await rucio.call("add_rse", name, scheme, "localhost", port, service.url, f"/{FOLDER}-{directory.name}/")
-        async with aiohttp.ClientSession() as http:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=_trust(front))) as http:
             yield Lake(service, rucio, dict(zip(NAMES, nodes, strict=True)), http)
+
+
+def _trust(front: Front) -> ssl.SSLContext | bool:
+    if front.ca is None:
+        return True
+    trust = ssl.create_default_context(cafile=front.ca)
+    if front.user is not None:
+        trust.load_cert_chain(front.user.certificate, front.user.key_file)
+    return trust

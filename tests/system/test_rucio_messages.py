@@ -124,7 +124,7 @@ async def test_a_way_over_another_storage_is_told_hop_by_hop(
     async with lake_with(broker, tmp_path, storages) as lake:
         await listen(lake, broker)
         _, data = await lake.place("hops")
-        await lake.rucio.call("allow_hops", "RSE2")
+        await lake.rucio.call("set_attribute", "RSE2", "available_for_multihop", True)
         await lake.rucio.call("cut_link", "RSE1", "RSE3")
         rule_id = await lake.rucio.call("add_rule", "hops", "RSE3", 1)
         await lake.rule(rule_id, "OK", poll=False)

@@ -77,7 +77,7 @@ async def test_a_replica_that_is_not_there_is_passed_over(clients: None, tmp_pat
 async def test_a_way_over_another_storage(clients: None, tmp_path: Path, storages: LazyStorages):
     async with running_lake(tmp_path, storages) as lake:
         _, data = await lake.place("far")
-        await lake.rucio.call("allow_hops", "RSE2")
+        await lake.rucio.call("set_attribute", "RSE2", "available_for_multihop", True)
         await lake.rucio.call("cut_link", "RSE1", "RSE3")
         rule_id = await lake.rucio.call("add_rule", "far", "RSE3", 1)
         await lake.rule(rule_id, "OK")

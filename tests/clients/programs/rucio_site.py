@@ -67,9 +67,9 @@ def cut_link(source: str, destination: str) -> None:
     distance.delete_distances(rse.get_rse_id(source), rse.get_rse_id(destination))
 
 
-def allow_hops(name: str) -> None:
-    """Let transfers between others pass through a storage."""
-    rse.add_rse_attribute(rse.get_rse_id(name), "available_for_multihop", True)
+def set_attribute(name: str, key: str, value: Any) -> None:
+    """An attribute of a storage."""
+    rse.add_rse_attribute(rse.get_rse_id(name), key, value)
 
 
 def set_fts(name: str, fts: str) -> None:
@@ -182,7 +182,7 @@ if __name__ == "__main__":
             "add_rse": add_rse,
             "set_distance": set_distance,
             "cut_link": cut_link,
-            "allow_hops": allow_hops,
+            "set_attribute": set_attribute,
             "set_fts": set_fts,
             "set_job": set_job,
             "path_of": path_of,
