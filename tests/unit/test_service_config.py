@@ -385,13 +385,13 @@ async def test_an_operator_of_a_vo_sets_and_sees_what_is_the_vos():
         tunables = service.engine.tunables
         await tunables.set_global({"vo_name": "cta", "retry": 3})
         await tunables.set_global({"retry": 1})
-        await tunables.set_share({"source": A, "destination": B, "vo": "cta", "share": 1})
+        for vo in ("cta", "ska"):
+            await tunables.set_share({"source": A, "destination": B, "vo": vo, "share": 1})
         await tunables.set_activities({"vo": "cta", "share": {"x": 1}})
         await tunables.set_storages({A: {"udt": True}}, {A: {"cta": {"staging": 2}, "ska": {"staging": 3}}})
         for path, own, other in (
             ("/config/global", {"vo_name": "ska", "retry": 2}, {"vo_name": "cta", "retry": 2}),
             ("/config/global", {"vo_name": "ska", "retry": 2}, {"retry": 2}),
-            ("/config/shares", SHARE | {"vo": "ska"}, SHARE | {"vo": "cta"}),
             ("/config/activity_shares", {"vo": "ska", "share": {"x": 1}}, {"vo": "cta", "share": {"x": 1}}),
             ("/config/se", {A: {"operations": {"ska": {"staging": 4}}}}, {A: {"operations": {"cta": {"staging": 1}}}}),
             ("/config/se", {A: {"operations": {"ska": {"staging": 4}}}}, {A: {"se_info": {"udt": False}}}),
@@ -405,7 +405,11 @@ async def test_an_operator_of_a_vo_sets_and_sees_what_is_the_vos():
         assert (await service.call("GET", "/config/activity_shares/cta"))[0] == 403
         assert (await service.call("DELETE", "/config/global?vo_name=*"))[0] == 403
         assert (await service.call("POST", "/config/links", {"symbolicname": "x"}))[0] == 403
+        # A VO's share of a link is what the others do not get.
+        assert (await service.call("POST", "/config/shares", SHARE | {"vo": "ska", "share": 99}))[0] == 403
+        assert (await service.call("DELETE", f"/config/shares?source={A}&destination={B}&vo=ska"))[0] == 403
+        assert {row.share for row in tunables.rows.shares} == {1}
         assert tunables.rows.globals["cta"].retry == 3
         assert tunables.rows.globals["*"].retry == 1
         assert {entry.user_dn for entry in await service.engine.store.audit(100)} == {"/CN=op"}
-        assert len((await service.call("GET", "/config/audit"))[1]) == 5 + 1
+        assert len((await service.call("GET", "/config/audit"))[1]) == 5

@@ -169,8 +169,7 @@ QUERIES: dict[str, Any] = {
     "optimizerHistory": lambda _: "?endpoint=https%3A%2F%2Fsource.example",
 }
 OF_A_VO = {
-    "banStorage", "unbanStorage", "setGlobals", "dropGlobals", "setShare", "dropShare", "setActivityShares",
-    "setStorages",
+    "banStorage", "unbanStorage", "setGlobals", "dropGlobals", "setActivityShares", "setStorages",
 }  # fmt: skip
 """Orders that name the VO that they are for."""
 NOBODY = {"cloudRequest", "cloudContent", "cloudLink"}

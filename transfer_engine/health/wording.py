@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,10 @@ QUOTED_MAX: Final = 160
 """Characters of a storage's own words in a sentence."""
 YEAR_MAX: Final = 253402300799.0
 """Last instant that has a date."""
+_END: Final = r"(?=[:.]?(?:[\s'\"<>()\[\],;]|$))"
+_PATH: Final = r"/[^\s'\"<>()\[\],;]*?"
+_URL: Final = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*://[^/\s'\"]+){_PATH}{_END}")
+_FILE: Final = re.compile(rf"(?<![\w:/.]){_PATH}{_END}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +94,7 @@ def row_of_circuit(place: Place, circuit: Circuit, n_active: int, now: float) ->
         limit=circuit.limit(n_active),
         n_active=n_active,
         failures=failures,
-        last=streaks[-1].message if streaks else "",
+        last=nameless(streaks[-1].message) if streaks else "",
         text="; ".join(_failing(place, streak, now) for streak in streaks) if closed else reason.text,
     )
 
@@ -105,7 +110,7 @@ def row_of_pause(place: Place, pause: Pause, n_active: int, now: float) -> Row:
         limit=pause.limit,
         n_active=n_active,
         failures={Overloaded.code: pause.n},
-        last=pause.message,
+        last=nameless(pause.message),
         text=reason.text,
     )
 
@@ -123,9 +128,14 @@ def _clock(at: float, now: float) -> str:
     return f"{when:%H:%M:%S} UTC" if near else f"{when:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def nameless(message: str) -> str:
+    """What was said, without names of files: everybody reads what is wrong with a storage; files are somebody's."""
+    return _FILE.sub("/...", _URL.sub(r"\1/...", message))
+
+
 def _quoted(n: int, what: str, message: str) -> str:
     counted = f"{n} {what}{'' if n == 1 else 's'}"
-    return f"{counted}, the last: {printable(message, QUOTED_MAX)}" if message else counted
+    return f"{counted}, the last: {printable(nameless(message), QUOTED_MAX)}" if message else counted
 
 
 def _trouble(place: Place, circuit: Circuit, now: float) -> str:

@@ -122,9 +122,9 @@ class Configuration:
         """Set the weight of a VO on a link: the weight."""
         engine = self._of(request)
         values = wire.parse_share(await read_body(request))
-        vo = _text(values["vo"])
-        about = f"{values['source']}, {values['destination']}, {vo}"
-        return answer(wire.number(await self._set(engine, "share-set", about, engine.tunables(vo).set_share(values))))
+        about = f"{values['source']}, {values['destination']}, {_text(values['vo'])}"
+        change = engine.tunables(None).set_share(values)
+        return answer(wire.number(await self._set(engine, "share-set", about, change)))
 
     async def drop_share(self, request: web.Request) -> web.Response:
         """Set no weight of a VO on a link."""
@@ -134,7 +134,7 @@ class Configuration:
             wire.parameter(request.query, name, missing) for name in ("source", "destination", "vo")
         )
         about = f"{source}, {destination}, {vo}"
-        change = engine.tunables(vo).drop_share(source, destination, vo)
+        change = engine.tunables(None).drop_share(source, destination, vo)
         return await self._drop(engine, "share-delete", about, change)
 
     async def activities(self, request: web.Request) -> web.Response:

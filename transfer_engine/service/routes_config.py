@@ -116,6 +116,7 @@ def _link_routes(config: Configuration) -> list[Route]:
 
 
 def _share_routes(config: Configuration) -> list[Route]:
+    """What one VO gets, others lose: no VO sets its own."""
     path = "/config/shares"
     ends = {"source": "scheme://host or *", "destination": "scheme://host or *", "vo": "the VO"}
     return [
@@ -126,9 +127,9 @@ def _share_routes(config: Configuration) -> list[Route]:
             "Set the share of a VO on a link: the share",
             config.set_share,
             TypeAdapter(float),
-            Need.VO_CONTROL,
+            Need.CONTROL,
         ),
-        _drop("dropShare", path, "Set no share of a VO on a link", config.drop_share, Need.VO_CONTROL, ends),
+        _drop("dropShare", path, "Set no share of a VO on a link", config.drop_share, Need.CONTROL, ends),
     ]
 
 
