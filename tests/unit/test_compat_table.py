@@ -61,9 +61,11 @@ class Anything:
 
 @cache
 def defined_in(stem: str) -> frozenset[str]:
-    (path,) = [path for path in TESTS.rglob(f"{stem}.py") if "programs" not in path.parts]
-    tree = ast.parse(path.read_text("utf-8"))
-    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    """Of all files of this name: there may be one in each folder."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in TESTS.rglob(f"{stem}.py")]
+    assert trees, f"there is no {stem}.py"
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def words(section: str) -> set[str]:
