@@ -7,10 +7,12 @@ import pytest
 from protocols import errors
 from protocols.errors import TransferError
 from transfer_engine.cli.exits import BY_CODE, MEANING, Exit, epilog, of_failures
+from transfer_engine.credentials import errors as credential_errors
 
 
 def every_code() -> set[str]:
-    kinds = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, TransferError)]
+    known = [*vars(errors).values(), *vars(credential_errors).values()]
+    kinds = [value for value in known if isinstance(value, type) and issubclass(value, TransferError)]
     return {kind.code for kind in kinds}
 
 
@@ -31,6 +33,7 @@ def test_the_table_names_only_codes_that_exist():
         (["MISSING"], 0, Exit.NOT_FOUND),
         (["MISSING", "PARENT_MISSING"], 0, Exit.NOT_FOUND),
         (["DENIED"], 0, Exit.DENIED),
+        (["TOKEN_ENDED", "DENIED"], 0, Exit.DENIED),
         (["UNAVAILABLE", "TIMED_OUT"], 0, Exit.TEMPORARY),
         (["CHECKSUM_MISMATCH"], 0, Exit.MISMATCH),
         (["ALREADY_EXISTS"], 0, Exit.ALL_FAILED),
