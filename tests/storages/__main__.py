@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tests import broker
 from tests.storages.kinds import KINDS
 from tests.storages.process import Account, CannotRun
 
@@ -21,6 +22,15 @@ def main(arguments: list[str]) -> int:
             packages.update(dict.fromkeys(kind.packages.split()))
         if not arguments:
             print(f"{name:14} {reason}")
+    try:
+        broker.check()
+    except CannotRun as error:
+        packages[broker.PACKAGES] = None
+        reason = str(error)
+    else:
+        reason = "ok"
+    if not arguments:
+        print(f"{'broker':14} {reason}")
     if arguments == ["--packages"]:
         print(" ".join(packages))
     return 0

@@ -34,8 +34,9 @@ class Frame:
 
 def encode(command: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
     """A frame to send. CONNECT is written without escapes, as STOMP 1.0 did."""
-    plain = command == "CONNECT"
-    lines = [command, *(f"{name}:{value if plain else _escape(value)}" for name, value in headers.items())]
+    if command != "CONNECT":
+        headers = {_escape(name): _escape(value) for name, value in headers.items()}
+    lines = [command, *(f"{name}:{value}" for name, value in headers.items())]
     if body:
         lines.append(f"content-length:{len(body)}")
     return "\n".join([*lines, "", ""]).encode() + body + b"\0"
