@@ -49,7 +49,7 @@ class EndpointLimits(Section):
 
 
 class LinkLimits(Section):
-    """Limits of one link, where they differ from the defaults."""
+    """Limits of one link, or (`*` at an end) of all that no more specific row covers."""
 
     source: str
     destination: str
