@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from protocols import streaming
-from protocols.api import Adapter, CopyRequest, Marker, Mode, Timeouts
+from protocols.api import Adapter, CopyRequest, Credential, Marker, Mode, Timeouts
 from protocols.errors import (
+    Again,
     AlreadyExists,
     CopyFailed,
+    Denied,
     Missing,
     ParentMissing,
     Phase,
@@ -159,13 +161,14 @@ class Attempt:
         self._preparation = Preparation(self._ends, tools.settings)
         self._pace = Pace(bytes_s=tools.settings.floor_bytes_s, span_s=tools.settings.floor_s)
         self._started_at = tools.clock.now()
+        self._shown: tuple[Credential, Credential] | None = None
+        """To source and destination, with the copy."""
 
     async def run(self) -> Outcome:
         """Make the attempt. Raises: ClaimLostError: the epoch is somebody else's now."""
         try:
             # Before anything else: a storage is not bothered for a transfer that cannot be made.
-            await self._ends.source_credential()
-            await self._ends.dest_credential()
+            await self._credentials()
             self._progress.phase = "source"
             expected = await self._preparation.look_at_source()
             found = await self._prepare_destination(expected)
@@ -309,12 +312,13 @@ class Attempt:
 
     async def _request(self, mode: Mode, expected: Expected) -> CopyRequest:
         order = self._order
+        self._shown = await self._credentials()
         return CopyRequest(
             source_url=order.source_url,
             destination_url=order.dest_url,
             mode=mode,
-            source_credential=await self._ends.source_credential(),
-            destination_credential=await self._ends.dest_credential(),
+            source_credential=self._shown[0],
+            destination_credential=self._shown[1],
             overwrite=order.overwrites,
             size_bytes=expected.size_bytes,
             checksum=expected.checksum,
@@ -359,7 +363,21 @@ class Attempt:
         failure = Failure.of(error)
         if isinstance(error, AlreadyExists):
             failure = replace(failure, dst_file=await self._preparation.existing_file())
+        elif isinstance(error, Denied) and await self._was_renewed():
+            failure = replace(
+                failure, again=Again.SOON, hint="nothing to do: it is repeated with the renewed credential"
+            )
         return Failed(failure=failure, clean=clean, started_at=self._started_at)
+
+    async def _credentials(self) -> tuple[Credential, Credential]:
+        return await self._ends.source_credential(), await self._ends.dest_credential()
+
+    async def _was_renewed(self) -> bool:
+        """Is another credential shown by now than was with the copy? The one that was refused may have ended."""
+        try:
+            return self._shown is not None and self._shown != await self._credentials()
+        except TransferError:
+            return False
 
     def _unknown(self, error: TransferError) -> Unknown:
         return Unknown(failure=Failure.of(error), started_at=self._started_at)

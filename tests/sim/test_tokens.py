@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from protocols.credentials import Secret
-from protocols.errors import CopyFailed
+from protocols.errors import CopyFailed, Denied
 from protocols.scripted import Lost, Rule
 from tests.sim.token_world import OWNER, READ, WRITE, World, in_world, request
 from transfer_engine import FileState, JobId, JobOptions, JobRequest, JobState, Settings
@@ -272,6 +272,26 @@ def test_a_lost_copy_is_looked_for_with_a_fresh_token() -> None:
         async with world.engine() as engine:
             job = await engine.wait(await engine.submit(request(world.file(size=10**12))))
             assert job.state is JobState.FINISHED
+
+    in_world(scenario)
+
+
+def test_a_copy_that_is_refused_when_its_token_has_ended_is_repeated_with_a_new_one() -> None:
+    async def scenario(world: World) -> None:
+        denied = Rule(
+            match="sim://b/data/1",
+            operations=frozenset({"copy"}),
+            attempts=range(1, 2),
+            error=lambda: Denied("permission denied"),
+            at_bytes=5 * 10**11,
+        )
+        world.storages.add_rule(denied)
+        async with world.engine() as engine:
+            job = await engine.wait(await engine.submit(request(world.file(1, size=10**12))))
+            assert job.state is JobState.FINISHED
+            world.storages.add_rule(replace(denied, match="sim://b/data/2", at_bytes=1000))
+            other = await engine.wait(await engine.submit(request(world.file(2, size=10**12))))
+            assert other.state is JobState.FAILED, "it was refused with a token that still holds"
 
     in_world(scenario)
 
