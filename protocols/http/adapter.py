@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ from protocols.http.session import Sessions
 from protocols.http.urls import WIRE_SCHEMES, endpoint_of, told_endpoint, wire_url
 from protocols.http.webdav import Metadata
 from protocols.http.wire import Wire
+from protocols.masking import masking
 
 USER_AGENT: Final = "transfer-engine"
 _DEFAULTS: Final = Timeouts()
@@ -111,33 +112,40 @@ class HttpAdapter:
         self, url: str, *, credential: Credential = ANONYMOUS, digest: str | None = None, timeouts: Timeouts = _DEFAULTS
     ) -> Stat:
         """HEAD, and PROPFIND where HEAD cannot tell a file from a directory."""
-        return await self._metadata.stat(wire_url(url), credential=credential, digest=digest, timeouts=timeouts)
+        with masking([credential], [url]):
+            return await self._metadata.stat(wire_url(url), credential=credential, digest=digest, timeouts=timeouts)
 
     async def list_directory(
         self, url: str, *, credential: Credential = ANONYMOUS, timeouts: Timeouts = _DEFAULTS
     ) -> list[Entry]:
         """PROPFIND of depth 1."""
-        return await self._metadata.list_directory(wire_url(url), credential=credential, timeouts=timeouts)
+        with masking([credential], [url]):
+            return await self._metadata.list_directory(wire_url(url), credential=credential, timeouts=timeouts)
 
     async def make_parents(
         self, url: str, *, credential: Credential = ANONYMOUS, timeouts: Timeouts = _DEFAULTS
     ) -> None:
         """MKCOL of the directory above `url`, and of those above it that are missing."""
-        await self._directories.make_parents(wire_url(url), credential=credential, timeouts=timeouts)
+        with masking([credential], [url]):
+            await self._directories.make_parents(wire_url(url), credential=credential, timeouts=timeouts)
 
     async def delete(self, url: str, *, credential: Credential = ANONYMOUS, timeouts: Timeouts = _DEFAULTS) -> bool:
         """DELETE; never of a directory."""
-        return await self._metadata.delete(wire_url(url), credential=credential, timeouts=timeouts)
+        with masking([credential], [url]):
+            return await self._metadata.delete(wire_url(url), credential=credential, timeouts=timeouts)
 
     async def copy(self, request: CopyRequest, on_marker: OnMarker) -> CopyEnd:
         """COPY with `Source` or `Destination`."""
         return await self._copier.run(request, on_marker)
 
-    def read(
+    @asynccontextmanager
+    async def read(
         self, url: str, *, credential: Credential = ANONYMOUS, timeouts: Timeouts = _DEFAULTS
-    ) -> AbstractAsyncContextManager[ReadStream]:
+    ) -> AsyncIterator[ReadStream]:
         """GET."""
-        return self._bodies.read(wire_url(url), credential=credential, timeouts=timeouts)
+        with masking([credential], [url]):
+            async with self._bodies.read(wire_url(url), credential=credential, timeouts=timeouts) as stream:
+                yield stream
 
     async def write(
         self,
@@ -153,16 +161,17 @@ class HttpAdapter:
 
         Without `overwrite` the path is looked at first: XRootD and nginx ignore `If-None-Match`.
         """
-        if not overwrite:
-            await self._must_be_free(url, credential, timeouts)
-        await self._bodies.write(
-            wire_url(url),
-            blocks,
-            size_bytes=size_bytes,
-            overwrite=overwrite,
-            credential=credential,
-            timeouts=timeouts,
-        )
+        with masking([credential], [url]):
+            if not overwrite:
+                await self._must_be_free(url, credential, timeouts)
+            await self._bodies.write(
+                wire_url(url),
+                blocks,
+                size_bytes=size_bytes,
+                overwrite=overwrite,
+                credential=credential,
+                timeouts=timeouts,
+            )
 
     async def _must_be_free(self, url: str, credential: Credential, timeouts: Timeouts) -> None:
         try:

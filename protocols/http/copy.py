@@ -37,6 +37,7 @@ from protocols.http.quirks import Quirks, Record
 from protocols.http.urls import endpoint_of, wire_url
 from protocols.http.webdav import Metadata
 from protocols.http.wire import Request, Wire, read_body
+from protocols.masking import masking
 
 STARTED: Final = frozenset({200, 201, 202})
 DRAIN_S: Final = 5.0
@@ -104,6 +105,11 @@ class Copier:
     async def run(self, request: CopyRequest, on_marker: OnMarker) -> CopyEnd:
         """See `Adapter.copy`."""
         request = await self._macaroons.equip(request)
+        shown = [request.source_credential, request.destination_credential]
+        with masking(shown, [request.source_url, request.destination_url]):
+            return await self._run(request, on_marker)
+
+    async def _run(self, request: CopyRequest, on_marker: OnMarker) -> CopyEnd:
         http_request = _http_request(request)
         record = await self._may_try(request, http_request)
         if record.family is not None and record.family.copies_once:

@@ -39,6 +39,7 @@ from protocols.errors import (
     Unsupported,
 )
 from protocols.http.addresses import AddressForbidden
+from protocols.masking import shapeless
 
 RETRY_AFTER_MAX_S: Final = 900.0
 
@@ -193,26 +194,12 @@ def _by_status(status: int) -> tuple[type[TransferError], int]:
     return STATUS_ROWS.get(status, other)
 
 
-_SECRETS: Final = (
-    # XRootD head nodes put the token into the Location's query; dCache and EOS put signed capabilities there.
-    (
-        re.compile(
-            r"(?i)\b(authz|access_token|token|macaroon|xrdhttptk|cap\.sym|cap\.msg|signature|x-amz-[a-z-]+)=[^&\s\"'<>,;]*"
-        ),
-        r"\1=***",
-    ),
-    (re.compile(r"(?i)\b(bearer|basic)(?:\s|%20|\+)+[A-Za-z0-9._~+/=%-]{4,}"), r"\1 ***"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4}"), "***"),
-    (re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]*@"), "***@"),
-)
 _TAG: Final = re.compile(r"(?s)<(?:style|script|head)\b.*?</(?:style|script|head)>|<[^>]{0,400}>")
 
 
 def strip_secrets(text: str) -> str:
     """`text` without tokens: a server may quote the URL or the header that it was sent."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
+    return shapeless(text)
 
 
 def readable(body: bytes) -> str:

@@ -20,6 +20,7 @@ from aiohttp import ClientTimeout
 
 from protocols.credentials import TOKEN_MAX, Secret
 from protocols.errors import printable
+from protocols.masking import without
 from transfer_engine.clock import Clock
 from transfer_engine.config_service import Issuer
 from transfer_engine.credentials import claims as reading
@@ -43,6 +44,7 @@ _OK: Final = 200
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN = 400, 401, 403
 _PASSING: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _CODE: Final = re.compile(r"[a-z_]{1,64}")
+_SECRET_FIELDS: Final = ("subject_token", "refresh_token")
 _SECRET_LIKE: Final = re.compile(r"[A-Za-z0-9_\-.+/=]{24,}")
 """Issuers repeat what they were sent (`Invalid refresh token: eyJ…`); nothing that long is a word."""
 
@@ -54,6 +56,7 @@ class _Client:
     settings: Issuer
     keys: IssuerKeys
     """Who knows where its endpoints are."""
+    secret: Secret
     headers: Mapping[str, str]
     limit: asyncio.Semaphore
     session: list[aiohttp.ClientSession]
@@ -70,8 +73,10 @@ class Clients:
         for issuer in issuers:
             if issuer.client_id is None:
                 continue
-            headers = {"Authorization": _basic(issuer.client_id, _secret_of(issuer))}
-            client = _Client(issuer, IssuerKeys(issuer, clock=clock), headers, asyncio.Semaphore(AT_A_TIME), [])
+            secret = _secret_of(issuer)
+            headers = {"Authorization": _basic(issuer.client_id, secret)}
+            keys = IssuerKeys(issuer, clock=clock)
+            client = _Client(issuer, keys, Secret(secret), headers, asyncio.Semaphore(AT_A_TIME), [])
             self._clients[issuer.issuer.removesuffix("/")] = client
 
     def serves(self, issuer: str) -> bool:
@@ -111,7 +116,12 @@ class Clients:
             status, retry_after_s, body = await self._post(client, endpoint, form)
         if status == _OK:
             return self._granted(body)
-        raise _problem(status, retry_after_s, body)
+        problem = _problem(status, retry_after_s, body)
+        if isinstance(problem, Refusal):
+            # An issuer may repeat what it was sent.
+            sent = [client.secret.reveal(), *(form[name] for name in _SECRET_FIELDS if name in form)]
+            problem = Refusal(problem.code, without(str(problem), sent))
+        raise problem
 
     async def _post(self, client: _Client, endpoint: str, form: dict[str, str]) -> tuple[int, float | None, bytes]:
         if not client.session:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, delete, event, insert,
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from protocols.masking import shapeless
 from transfer_engine.callers import EVERYTHING, Sight
 from transfer_engine.errors import Invalid, NotFound, StoreLocked, StoreUnavailable
 from transfer_engine.model import (
@@ -70,7 +71,9 @@ def database_path(url: str) -> Path | None:
     if url in {"sqlite://", "sqlite:///:memory:"}:
         return None
     if not url.startswith("sqlite:///") or len(url) <= len("sqlite:///"):
-        raise Invalid(f"{url!r} is not a database this version opens, expected sqlite:///path", field="database")
+        raise Invalid(
+            f"{shapeless(url)!r} is not a database this version opens, expected sqlite:///path", field="database"
+        )
     return Path(url.removeprefix("sqlite:///"))
 
 
@@ -93,12 +96,16 @@ def _pragmas(connection: Any, *, writes: bool) -> None:
 
 def _engine(path: Path | None, *, writes: bool) -> Engine:
     if path is None:
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        engine = create_engine(
+            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}, hide_parameters=True
+        )
     else:
         engine = create_engine(
             f"sqlite:///{path}",
             poolclass=StaticPool if writes else QueuePool,
             connect_args={"check_same_thread": False},
+            # Errors end in the log with their traceback; the URLs of transfers may hold signatures.
+            hide_parameters=True,
         )
     event.listen(engine, "connect", lambda connection, _record: _pragmas(connection, writes=writes))
     event.listen(
