@@ -33,13 +33,16 @@ class Frame:
 
 
 def encode(command: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """A frame to send. CONNECT is written without escapes, as STOMP 1.0 did."""
+    """A frame to send."""
+    length = b"content-length:%d\n" % len(body) if body else b""
+    return head(command, headers) + length + b"\n" + body + b"\0"
+
+
+def head(command: str, headers: Mapping[str, str]) -> bytes:
+    """The beginning of a frame, to which more headers may be added. CONNECT has no escapes, as in STOMP 1.0."""
     if command != "CONNECT":
         headers = {_escape(name): _escape(value) for name, value in headers.items()}
-    lines = [command, *(f"{name}:{value}" for name, value in headers.items())]
-    if body:
-        lines.append(f"content-length:{len(body)}")
-    return "\n".join([*lines, "", ""]).encode() + body + b"\0"
+    return "\n".join([command, *(f"{name}:{value}" for name, value in headers.items()), ""]).encode()
 
 
 def _escape(value: str) -> str:
@@ -66,7 +69,9 @@ class Frames:
             raise BadFrame(msg)
 
     def _next(self) -> Frame | None:
-        start = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
+        start = 0
+        while start < len(self._buffer) and self._buffer[start] in b"\r\n":
+            start += 1
         del self._buffer[:start]
         head_end = re.search(rb"\r?\n\r?\n", self._buffer)
         if head_end is None:

@@ -31,6 +31,8 @@ CURSOR: Final = "messages"
 """Name under which the store keeps how far everything was confirmed."""
 BLOCK: Final = 500
 """Events that are read, and messages that wait for their confirmation, at a time."""
+SMALL: Final = 10
+"""Files of a job that is read whole, together with others of its kind."""
 GATHER_S: Final = 0.05
 """How long a few events wait for more, so that a lonely one costs no more than a full block."""
 KEEP_S: Final = 1.0
@@ -206,6 +208,9 @@ class Publisher:
     async def _made(self, block: Sequence[StoredEvent]) -> AsyncIterator[list[Letter]]:
         """The messages of each event, in order; an event that none can be made of is passed over."""
         jobs = await self._store.jobs_by_id(_unique(event.job_id for event in block), files=False)
+        accepted = [event.job_id for event in block if _accepts(event) and event.job_id in jobs]
+        small = [job_id for job_id in accepted if jobs[job_id][0].n_files <= SMALL] if self._settings.state else []
+        whole = await self._store.jobs_by_id(small, files=True) if small else {}
         ids = _unique(event.file_id for event in block if event.file_id is not None)
         files = await self._store.files_by_id(ids)
         for event in block:
@@ -213,18 +218,22 @@ class Publisher:
             if job is None:
                 continue
             if event.file_id is None:
-                if event.state == JobState.SUBMITTED:
-                    async for made in self._accepted(event, job):
+                if _accepts(event):
+                    known = whole.get(event.job_id, (job, None))[1]
+                    async for made in self._accepted(event, job, known):
                         yield made
             elif (file := files.get(event.file_id)) is not None:
                 yield self._make(self._letters.of_change, Story(event, job, file))
 
-    async def _accepted(self, event: StoredEvent, job: JobView) -> AsyncIterator[list[Letter]]:
+    async def _accepted(
+        self, event: StoredEvent, job: JobView, known: Sequence[FileView] | None
+    ) -> AsyncIterator[list[Letter]]:
         """The first state of each transfer of a job, some at a time: a job may have very many."""
         if not self._settings.state:
             return
-        after, before = 0, None
-        while part := await self._store.files_behind(job.job_id, after, BLOCK):
+        before: FileView | None = None
+        part = known if known is not None else await self._store.files_behind(job.job_id, 0, BLOCK)
+        while part:
             for file in part:
                 state = _first_state(job, file, before)
                 first = StoredEvent(
@@ -232,7 +241,7 @@ class Publisher:
                 )
                 yield self._make(self._letters.of_acceptance, Story(first, job, file))
                 before = file
-            after = part[-1].file_id
+            part = () if known is not None else await self._store.files_behind(job.job_id, part[-1].file_id, BLOCK)
 
     def _make(self, make: Callable[[Story], list[Letter]], story: Story) -> list[Letter]:
         try:
@@ -269,6 +278,11 @@ class Publisher:
             return
         self.n_lost += n
         log.error("%d events will not be told: the broker was away for too long", n, extra={"event": "messages-lost"})
+
+
+def _accepts(event: StoredEvent) -> bool:
+    """Whether it says that a job was accepted."""
+    return event.file_id is None and event.state == JobState.SUBMITTED
 
 
 def _unique(values: Iterable[T]) -> list[T]:
