@@ -112,3 +112,34 @@ async def test_a_job_that_the_service_lost_is_submitted_again(clients: None, tmp
         rule = await lake.rule(rule_id, "OK")
         assert rule["locks_ok_cnt"] == 1
         assert lake.storages["RSE2"].read(await lake.path("RSE2", "lost")) == data
+
+
+async def test_a_dataset_of_many_files(clients: None, tmp_path: Path, storages: LazyStorages):
+    async with running_lake(tmp_path, storages) as lake:
+        names = [f"part-{number}" for number in range(40)]
+        for name in names:
+            await lake.place(name)
+        await lake.rucio.call("add_dataset", "whole", names)
+        rule_id = await lake.rucio.call("add_rule", "whole", "RSE2|RSE3", 2)
+        rule = await lake.rule(rule_id, "OK")
+        assert rule["locks_ok_cnt"] == 80
+        jobs = await lake.ended_jobs()
+        assert {job["job_state"] for job in jobs} == {"FINISHED"}
+        # Rucio puts up to twenty of them into a job.
+        assert len(jobs) == 4
+        for rse in ("RSE2", "RSE3"):
+            there = set(lake.storages[rse].names())
+            assert {await lake.path(rse, name) for name in names} <= there
+
+
+async def test_a_rule_that_is_deleted_takes_its_jobs_along(clients: None, tmp_path: Path, storages: LazyStorages):
+    async with running_lake(tmp_path, storages) as lake:
+        await lake.place("unwanted")
+        await lake.drain(on=True)
+        rule_id = await lake.rucio.call("add_rule", "unwanted", "RSE2", 1)
+        await lake.rucio.call("submit")
+        (request,) = (await lake.rucio.call("look", rule_id))["requests"]
+        await lake.rucio.call("delete_rule", rule_id)
+        assert (await lake.job(request["job_id"]))["job_state"] == "CANCELED"
+        await lake.drain(on=False)
+        assert await lake.path("RSE2", "unwanted") not in lake.storages["RSE2"].names()

@@ -8,10 +8,10 @@ from typing import Any
 from calls import answer_calls
 from rucio.common.logging import setup_logging
 from rucio.common.types import InternalAccount, InternalScope
-from rucio.core import account_limit, distance, replica, rse, rule, scope
+from rucio.core import account_limit, did, distance, replica, rse, rule, scope
 from rucio.daemons.conveyor import finisher, poller, preparer, receiver, submitter
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import DatabaseOperationType, RequestState
+from rucio.db.sqla.constants import DatabaseOperationType, DIDType, RequestState
 from rucio.db.sqla.session import db_session
 from rucio.db.sqla.util import build_database, create_base_vo, create_root_account
 from rucio.rse import rsemanager
@@ -108,6 +108,17 @@ def add_rule(name: str, expression: str, copies: int) -> str:
     return rule_id
 
 
+def add_dataset(dataset: str, names: list[str]) -> None:
+    """A dataset of files that are known."""
+    did.add_did(SCOPE, dataset, DIDType.DATASET, ROOT)
+    did.attach_dids(SCOPE, dataset, [{"scope": SCOPE, "name": name} for name in names], ROOT)
+
+
+def delete_rule(rule_id: str) -> None:
+    """Want a rule no more: its transfers are cancelled."""
+    rule.delete_rule(rule_id)
+
+
 def set_priority(rule_id: str, priority: int) -> None:
     """Change the priority of a rule, and so of its transfers."""
     rule.update_rule(rule_id, {"priority": priority})
@@ -188,6 +199,8 @@ if __name__ == "__main__":
             "path_of": path_of,
             "add_file": add_file,
             "add_rule": add_rule,
+            "add_dataset": add_dataset,
+            "delete_rule": delete_rule,
             "set_priority": set_priority,
             "look": look,
             "forget_submission": forget_submission,
