@@ -35,7 +35,7 @@ def bootstrap() -> None:
         scope.add_scope(SCOPE, ROOT, session=session)
 
 
-def add_rse(name: str, scheme: str, host: str, port: int, fts: str, prefix: str) -> str:
+def add_rse(name: str, scheme: str, host: str, port: int, fts: str, prefix: str, impl: str = "webdav") -> str:
     """A storage that third-party copies may use; its distance to all others is 1."""
     rse_id = rse.add_rse(name)
     protocol = {
@@ -43,7 +43,7 @@ def add_rse(name: str, scheme: str, host: str, port: int, fts: str, prefix: str)
         "hostname": host,
         "port": port,
         "prefix": prefix,
-        "impl": "rucio.rse.protocols.webdav.Default",
+        "impl": f"rucio.rse.protocols.{impl}.Default",
         "domains": FOR_EVERYTHING,
         "extended_attributes": None,
     }
