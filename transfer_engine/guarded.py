@@ -57,9 +57,17 @@ class Gate:
         """See `Engine.why_not_ready`: anybody may know."""
         return self._engine.why_not_ready()
 
+    def troubles(self) -> bool:
+        """Whether something beside the transfers does not work (messages wait); the log says what."""
+        return bool(self._engine.companions.troubles())
+
     def is_banned(self, caller: Caller) -> bool:
         """Has an operator banned this user?"""
         return any(ban.user_dn == caller.user_dn for ban in self._engine.control.banned_users())
+
+    def left_s(self, caller: Caller) -> float | None:
+        """How long the credential that the caller has shown still holds; None: it does not end."""
+        return None if caller.expires_at is None else max(caller.expires_at - self._clock.now(), 0.0)
 
 
 class Guarded:

@@ -22,7 +22,7 @@ from transfer_engine.identity.failures import Failures, place_of
 from transfer_engine.identity.jwks import Documents
 from transfer_engine.identity.jwt import TOKEN_MAX, Unverified, take_apart
 from transfer_engine.identity.local_tokens import LocalTokens, is_local
-from transfer_engine.identity.loopback import ANYBODY, is_loopback, local_caller
+from transfer_engine.identity.loopback import ANYBODY, FORWARDED, is_loopback, local_caller
 from transfer_engine.identity.oidc import Tokens
 from transfer_engine.identity.roles import (
     OF_A_VO,
@@ -38,9 +38,6 @@ from transfer_engine.identity.x509.reverse_proxy import Forwarded, forwarded, is
 
 SHOWN_MAX: Final = 200
 """Longest text of a refused credential's issuer or subject in the log."""
-_FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "x-forwarded-host"})
-"""Headers that only a proxy adds: whoever is behind it is not on this machine."""
-
 log = logging.getLogger(__name__)
 
 
@@ -198,7 +195,7 @@ class TheAuthenticator:
 
     def _is_here(self, shown: Shown) -> bool:
         """Does it come from this machine, and from nobody behind a proxy on it?"""
-        if _FORWARDED & shown.headers.keys() or is_front(shown.peer, self._reverse_proxy):
+        if FORWARDED & shown.headers.keys() or is_front(shown.peer, self._reverse_proxy):
             return False
         return shown.peer is None or is_loopback(shown.peer)
 

@@ -13,6 +13,9 @@ from transfer_engine.identity.api import BadCredential, Shown
 LOCAL_DN: Final = "local"
 LOCAL_ID: Final = hashlib.sha1(b"local", usedforsecurity=False).hexdigest()[:16]
 
+FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "x-forwarded-host"})
+"""Headers that only a proxy adds: whoever is behind it is not on this machine."""
+
 ANYBODY: Final = Caller(user_dn="anon", vos=(), delegation_id="", method=UNAUTHENTICATED)
 """Nobody known; the name is FTS3's."""
 
@@ -57,7 +60,7 @@ class LoopbackOnly:
         """The local caller, or nobody. Raises: BadCredential: a credential is shown, and none is understood."""
         if shown.authorization is not None:
             raise BadCredential("this service takes no tokens")
-        from_here = shown.peer is None or is_loopback(shown.peer)
+        from_here = (shown.peer is None or is_loopback(shown.peer)) and not FORWARDED & shown.headers.keys()
         return self._caller if self._caller is not None and from_here else ANYBODY
 
     async def run(self) -> None:

@@ -76,6 +76,12 @@ def build_table(
     return table
 
 
+async def mark(_: web.Request, response: web.StreamResponse) -> None:
+    """Say who answers, and not with which versions of what; a browser takes an answer for nothing but what it says."""
+    response.headers["Server"] = "transfer-engine"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
 def no_chain(_: object) -> tuple[bytes, ...]:
     """The certificates of a client on a connection without TLS."""
     return ()
@@ -99,6 +105,7 @@ def build_app(
     timer = clock or SystemClock()
     boundary = Boundary(door.authenticator, Gate(engine, timer), chain_of)
     app = web.Application(middlewares=[boundary.middleware], client_max_size=settings.body_max_bytes)
+    app.on_response_prepare.append(mark)
     events = Events(gate=Gate(engine, timer))
     app.on_shutdown.append(events.close)
     table = build_table(engine, settings, door, timer, events)

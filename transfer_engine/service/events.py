@@ -20,6 +20,7 @@ from typing import Final
 
 from aiohttp import web
 
+from transfer_engine.callers import Caller
 from transfer_engine.errors import EngineError, Invalid
 from transfer_engine.guarded import Gate, Guarded
 from transfer_engine.identity.api import TooMany
@@ -87,7 +88,9 @@ class Events:
                 await self._write(response, f"retry: {RECONNECT_MS}\n\n")
                 if gap is not None:
                     await self._write(response, f"id: {gap}\nevent: gap\ndata: {{}}\n\n")
-                await self._relay(response, engine.events(after, job_id, gather_s=GATHER_S))
+                # Who may see them is asked once for each request: the answer ends with what it was given for.
+                async with asyncio.timeout(self._gate.left_s(caller)):
+                    await self._relay(response, engine.events(after, job_id, gather_s=GATHER_S), caller)
             return response
 
     @contextlib.contextmanager
@@ -113,13 +116,13 @@ class Events:
             return last
         return first - 1 if first > after + 1 else None
 
-    async def _relay(self, response: web.StreamResponse, events: AsyncIterator[StoredEvent]) -> None:
+    async def _relay(self, response: web.StreamResponse, events: AsyncIterator[StoredEvent], caller: Caller) -> None:
         """Pass events on until the client goes, the stream ends or the service does."""
         queue: asyncio.Queue[StoredEvent | None] = asyncio.Queue(QUEUE_MAX)
         loop = asyncio.get_running_loop()
         tasks = [
             loop.create_task(_pump(events, queue), name="events-pump"),
-            loop.create_task(self._drain(response, queue), name="events-drain"),
+            loop.create_task(self._drain(response, queue, caller), name="events-drain"),
             loop.create_task(self._ending.wait(), name="events-end"),
         ]
         try:
@@ -131,12 +134,19 @@ class Events:
         if not tasks[1].cancelled():
             tasks[1].result()
 
-    async def _drain(self, response: web.StreamResponse, queue: asyncio.Queue[StoredEvent | None]) -> None:
+    async def _drain(
+        self, response: web.StreamResponse, queue: asyncio.Queue[StoredEvent | None], caller: Caller
+    ) -> None:
         while True:
+            event, silent = None, False
             try:
                 async with asyncio.timeout(self._keep_alive_s):
                     event = await queue.get()
             except TimeoutError:
+                silent = True
+            if self._gate.is_banned(caller):
+                return
+            if silent:
                 await self._write(response, ": still here\n\n")
                 continue
             parts = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from protocols.errors import printable
 from transfer_engine.clock import Clock
 from transfer_engine.config_service import AuthSettings, ServiceSettings
 from transfer_engine.errors import Invalid
@@ -46,7 +47,7 @@ class _Brief(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Take the traceback from such a record; keep all records."""
         if record.exc_info and isinstance(error := record.exc_info[1], HttpProcessingError):
-            record.msg, record.args = "refused what is not HTTP: %.200s", (error.message,)
+            record.msg, record.args = "refused what is not HTTP: %s", (printable(error.message, 200),)
             record.levelno, record.levelname = logging.WARNING, "WARNING"
             record.exc_info = None
         return True
