@@ -32,7 +32,7 @@ _NAMES: Final = (
     r"|signature|sig|x-(?:amz|goog)-[a-z-]+|awsaccesskeyid|passcode|password"
 )
 _NAMED: Final = re.compile(rf"(?i)(?<![\w.-])({_NAMES})=[^&\s\"'<>,;]*")
-_NAMED_JSON: Final = re.compile(rf"(?i)([\"'](?:{_NAMES})[\"']\s*:\s*[\"'])[^\"']*")
+_NAMED_JSON: Final = re.compile(rf"(?i)(\\?[\"'](?:{_NAMES})\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]*")
 _SHAPES: Final = (
     (re.compile(r"(?s)-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)"), MASK),
     (re.compile(r"(?im)\b((?:proxy-|transferheader|copy-header)?authorization[\"']?\s*[:=]\s*).+$"), r"\1" + MASK),

@@ -71,6 +71,7 @@ def test_two_quotes_of_it_and_what_is_between() -> None:
         "https://h/p?x-goog-signature=CANARY",
         "grant_type=refresh_token&refresh_token=CANARY&client_secret=CANARY",
         '{"access_token": "CANARY", "macaroon":"CANARY"}',
+        json.dumps('{"access_token": "CANARY", "macaroon":"CANARY"}'),
         "bearer CANARYCANARY is not good",
         "it was eyJCANARY123.eyJzdWIi.CANARY",
         "it was te_CANARY0123456789012345678901234567890123456789",

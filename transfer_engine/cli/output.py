@@ -8,7 +8,9 @@ import sys
 from typing import Any, Final, NoReturn
 
 from protocols.errors import printable
+from protocols.masking import shapeless
 from transfer_engine.cli.exits import Exit
+from transfer_engine.redaction import Redacting
 
 PROGRAM: Final = "transfer-engine"
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -25,7 +27,7 @@ class Stop(Exception):
 
 def say(message: str) -> None:
     """One line for a person, on stderr; what a storage or service says in it cannot move the cursor."""
-    sys.stderr.write(f"{PROGRAM}: {printable(message)}\n")
+    sys.stderr.write(f"{PROGRAM}: {shapeless(printable(message))}\n")
     sys.stderr.flush()
 
 
@@ -55,21 +57,8 @@ def size(n_bytes: float) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
 
 
-class _Fields(logging.Formatter):
-    """`LEVEL message key=value …`: the message is constant, the fields follow."""
-
-    PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line per record, traceback below."""
-        text = super().format(record)
-        fields = " ".join(f"{k}={v}" for k, v in vars(record).items() if k not in self.PLAIN)
-        head, newline, tail = text.partition("\n")
-        return f"{head} {fields}{newline}{tail}" if fields else text
-
-
 def log_to_stderr(level: int) -> None:
     """Log lines for an operator, on stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Fields("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
