@@ -21,6 +21,7 @@ from transfer_engine.banning import Hooks, Moving
 from transfer_engine.board import Board
 from transfer_engine.callers import Caller, Sight
 from transfer_engine.clock import Deps, SystemClock
+from transfer_engine.companions import Companions
 from transfer_engine.config import Settings
 from transfer_engine.config_service import AuthSettings, ServiceSettings
 from transfer_engine.control import Control
@@ -199,6 +200,10 @@ class StandingEngine:
     async def record(self, entry: AuditEntry) -> None:
         self._check()
         await self.store.record(entry)
+
+    @property
+    def companions(self) -> Companions:
+        return Companions(())
 
     def events(
         self, after: int | None, job_id: JobId | None, sight: Sight, *, gather_s: float

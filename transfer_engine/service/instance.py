@@ -50,7 +50,11 @@ class Instance:
     async def readyz(self, _: web.Request) -> web.Response:
         """Can it accept and move? 503 with the reason while it cannot."""
         why = self._gate.why_not_ready()
-        return answer({"status": "ready"}) if why is None else error_answer(503, why)
+        if why is not None:
+            return error_answer(503, why)
+        # Transfers do not need it, and whoever balances load must not take the node out for it.
+        notes = {"messages": "wait for a broker"} if self._gate.troubles() else {}
+        return answer({"status": "ready", **notes})
 
     async def openapi(self, _: web.Request) -> web.Response:
         """The OpenAPI document of this service."""
