@@ -23,6 +23,11 @@ JOB_KEYS = {
     *("os_project_id", "http_status"),
 }
 """Of fts-rest-flask 3.13, exactly."""
+NOTHING_WITHOUT_TAPE = (
+    *("staging_metadata", "archive_metadata", "staging_start", "staging_finished", "archive_start_time"),
+    *("archive_finish_time", "staging_host", "bringonline_token", "pid", "log_file", "log_debug"),
+    *("internal_file_params", "dest_surl_uuid", "file_state_initial", "src_token_id", "dst_token_id"),
+)
 FILE_KEYS = {
     *("file_id", "file_index", "job_id", "file_state", "file_state_initial", "source_surl", "dest_surl", "source_se"),
     *("dest_se", "vo_name", "priority", "activity", "selection_strategy", "hashed_id", "checksum", "filesize"),
@@ -65,8 +70,42 @@ async def test_an_ordinary_job(site: Site):
     (file,) = job["files"]
     assert set(file) == FILE_KEYS
     assert (file["file_state"], file["filesize"], file["reason"]) == ("FINISHED", 10_000, None)
+    shown = {
+        "source_surl": site.source,
+        "dest_surl": destination,
+        "source_se": site.se(0),
+        "dest_se": site.se(1),
+        "job_id": job_id,
+        "file_index": 0,
+        "vo_name": job["vo_name"],
+        "priority": 3,
+        "activity": "default",
+        "selection_strategy": "auto",
+        "checksum": "ADLER32",
+        "user_filesize": 0,
+        "recoverable": None,
+        "retry": None,
+        "transfer_host": job["submit_host"],
+        "file_metadata": None,
+        "scitag": None,
+        **dict.fromkeys(NOTHING_WITHOUT_TAPE),
+    }
+    assert {key: file[key] for key in shown} == shown
+    assert {type(file[key]) for key in ("throughput", "tx_duration")} == {float}
+    assert file["start_time"] <= file["finish_time"] <= job["job_finished"]
     assert await site.adler32(destination) == await site.adler32(site.source)
     assert job["dm"] == []
+    shown = {"source_se": site.se(0), "dest_se": site.se(1), "priority": 3, "retry": -1, "cancel_job": False}
+    shown |= {
+        "bring_online": -1,
+        "copy_pin_lifetime": -1,
+        "archive_timeout": -1,
+        "overwrite_flag": None,
+        "reason": None,
+    }
+    shown |= {"target_qos": None, "os_project_id": None, "dst_file_report": False, "overwrite_flag": None}
+    assert job["max_time_in_queue"] is None
+    assert {key: job[key] for key in shown} == shown
 
 
 async def test_several_files_some_of_which_are_not_there(site: Site):
