@@ -189,6 +189,9 @@ class TlsSettings(Section):
     key: Path | None = None
     token_file: Path | None = None
     """Bearer token for storages."""
+    credential_hosts: tuple[str, ...] = ()
+    """Hosts that are shown the certificate and the token; `.example.org` stands for all below it. Empty: whichever
+    somebody names in a URL, who can so get hold of the token."""
     verify: bool = True
     """False accepts any certificate: for a laboratory only."""
     discover: bool = True

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from protocols import credentials
-from protocols.api import Adapter, Capabilities, Credential
+from protocols.api import ANONYMOUS, Adapter, Capabilities, Credential
 from protocols.file import FileAdapter
 from protocols.http import HttpAdapter
 from protocols.http.addresses import AddressPolicy, PublicOnly
+from protocols.http.urls import listed
 from protocols.mock import MockAdapter
 from protocols.registry import Registry
+from transfer_engine import urls
 from transfer_engine.attempt import Tools
 from transfer_engine.callers import CERTIFICATE, LOCAL_TOKEN, Grant
 from transfer_engine.clock import Deps, SystemClock
@@ -208,10 +210,17 @@ def _tell(registry: Registry, settled: Mapping[str, Capabilities], ordered: Mapp
 
 
 def credential_source(tls: TlsSettings) -> Callable[[str], Credential]:
-    """One credential for every storage, read again when its file changes.
+    """One credential for every storage that may see it, read again when its file changes.
 
     Raises: Invalid: the token file cannot be read.
     """
+    found, hosts = _one_credential(tls), frozenset(host.lower() for host in tls.credential_hosts)
+    if not hosts:
+        return lambda _url: found()
+    return lambda url: found() if listed(urls.parse(url, "url").host, hosts) else ANONYMOUS
+
+
+def _one_credential(tls: TlsSettings) -> Callable[[], Credential]:
     environ = dict(os.environ) if tls.discover else {}
     if tls.token_file is not None:
         environ.pop("BEARER_TOKEN", None)
@@ -220,9 +229,8 @@ def credential_source(tls: TlsSettings) -> Callable[[str], Credential]:
             raise Invalid(f"{tls.token_file} cannot be read", field="tls.token_file")
     if not tls.discover and tls.token_file is None:
         fixed = _discover(tls, environ)
-        return lambda _url: fixed
-    cached = _Cached(lambda: _discover(tls, environ))
-    return lambda _url: cached()
+        return lambda: fixed
+    return _Cached(lambda: _discover(tls, environ))
 
 
 def _discover(tls: TlsSettings, environ: dict[str, str]) -> Credential:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from protocols.api import ANONYMOUS, Credential
 from protocols.credentials import Secret
 from tests.unit.test_proxies import ORDER
 from transfer_engine.callers import CERTIFICATE, LOCAL_TOKEN, LOOPBACK, TOKEN, Caller
+from transfer_engine.config import TlsSettings
 from transfer_engine.credentials.fixed import OneForAll
 from transfer_engine.credentials.source import UserCredentials
 from transfer_engine.model import JobOptions
 from transfer_engine.service.tokens import StorageTokens
 from transfer_engine.service.wire.submission import parse_submission
+from transfer_engine.wiring import credential_source
 
 NOW = 1_700_000_000.0
 OWN = Credential(token=Secret("the service's own"))
@@ -66,3 +69,25 @@ def test_without_settings_it_is_not_lent_to_bearers() -> None:
     caller = Caller(user_dn="mallory", vos=("dteam",), delegation_id="0123456789abcdef", method=TOKEN)
     body = json.dumps({"files": [FILE]}).encode()
     assert parse_submission(body, caller=caller, now=NOW, files_max=10).options.no_credential
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("https://storage.example/f", True),
+        ("davs://A.GRID.example:1094/f", True),
+        ("https://evil.example/f", False),
+        ("https://storage.example.evil.example/f", False),
+        ("https://evilgrid.example/f", False),
+        ("https://grid.example/f", False),
+        ("file:///storage.example/f", False),
+    ],
+)
+def test_the_services_own_credential_goes_to_its_storages_only(url: str, found: bool, tmp_path: Path) -> None:
+    certificate = tmp_path / "proxy.pem"
+    tls = TlsSettings(discover=False, certificate=certificate, credential_hosts=("storage.example", ".Grid.example"))
+    expected = Credential(certificate=certificate) if found else ANONYMOUS
+    assert credential_source(tls)(url) == expected
+    assert credential_source(tls.model_copy(update={"credential_hosts": ()}))(url) == Credential(
+        certificate=certificate
+    )
