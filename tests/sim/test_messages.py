@@ -466,3 +466,41 @@ def test_a_large_job_is_announced_file_by_file() -> None:
 
     broker = run(scenario)
     assert [document["file_id"] for document in broker.of(STATE)] == list(range(1, n + 1))
+
+
+def test_a_mistake_does_not_end_the_messages(caplog: Any) -> None:
+    async def scenario(engine: TransferEngine, *_: Any) -> None:
+        store: Any = engine._store
+        jobs_by_id, n = store.jobs_by_id, 0
+
+        async def broken(*args: Any, **more: Any) -> Any:
+            nonlocal n
+            n += 1
+            if n <= 2:
+                raise KeyError("a mistake")
+            return await jobs_by_id(*args, **more)
+
+        store.jobs_by_id = broken
+        await engine.wait(await engine.submit(FILE))
+        await asyncio.sleep(60)
+
+    broker = run(scenario)
+    assert len(broker.of(COMPLETE)) == 1
+    assert "messages broke" in caplog.text
+
+
+def test_a_broker_that_lets_in_and_takes_nothing_is_not_asked_all_the_time(caplog: Any) -> None:
+    caplog.set_level(logging.INFO, publisher.__name__)
+
+    class Refusing(ScriptedBroker):
+        async def send(self, letters: Sequence[Letter], expires_ms: int) -> None:
+            raise BrokerAway("refused: no permission")
+
+    async def scenario(engine: TransferEngine, *_: Any) -> None:
+        await engine.wait(await engine.submit(FILE))
+        await asyncio.sleep(600)
+        assert engine.companions.troubles() == ["refused: no permission"]
+
+    broker = run(scenario, broker=Refusing())
+    assert len(broker.asked) < 30
+    assert [record.getMessage() for record in caplog.records].count("messages wait: refused: no permission") == 1

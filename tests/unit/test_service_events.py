@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import socket
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
 
 from tests.service import Service, running_service
+from transfer_engine import submission
 from transfer_engine.callers import LOCAL_TOKEN, Caller, Grant, Role
+from transfer_engine.model import JobRequest, Transfer
 from transfer_engine.service import events as streams
 from transfer_engine.service.events import Events
+from transfer_engine.store.cancel import BY_USER
+from transfer_engine.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.asyncio
 
@@ -199,3 +206,29 @@ async def test_silence_is_broken() -> None:
             await _opened(stream)
             async with asyncio.timeout(5):
                 assert await stream.content.readline() == b": still here\n"
+
+
+async def test_a_client_that_does_not_read_is_dropped() -> None:
+    async with running_service(caller=CALLERS) as service:
+        events = _events_of(service)
+        events._write_s = 0.2
+        host, _, port = service.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"retry: 2000")
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            store = service.engine.store
+            while events._clients:
+                await _many(store)
+                service.engine.following.tell()
+        writer.close()
+
+
+async def _many(store: SqliteStore) -> None:
+    files = tuple(Transfer.of(f"https://a.example/{n}", f"https://b.example/{n}") for n in range(500))
+    request = JobRequest(transfers=files, vo="cms", user_dn=ALICE.user_dn, cred_id=ALICE.delegation_id)
+    planned = submission.plan(request, now=1.0, new_id=str(uuid.uuid4()), schemes={"https"})
+    await store.insert(planned)
+    await store.cancel(planned.job_id, 1.0, failure=replace(BY_USER, message="x" * 2000))

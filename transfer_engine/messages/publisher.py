@@ -123,6 +123,9 @@ class Publisher:
                     await self._publish()
                 except BrokerAway as error:
                     self._away(str(error))
+                except Exception:  # task boundary: a mistake here must not end the messages for good
+                    log.exception("messages broke")
+                    self._away("an internal error, see the log")
                 else:
                     return
                 await self._bound()
