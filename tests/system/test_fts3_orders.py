@@ -88,7 +88,10 @@ async def test_lists_and_their_filters(site: Site):
     for job_id in (near, far):
         await site.ended(job_id)
     assert not {near, far} & set(await listed(site))
-    assert (await failure(site, "easy", "list_jobs", delegation_id="0123456789abcdef")).kind == "Unauthorized"
+    error = await failure(site, "easy", "list_jobs", delegation_id="0123456789abcdef")
+    assert error.text == "Unauthorized: The provided delegation id does not match your delegation id"
+    error = await failure(site, "easy", "list_jobs", user_dn="/CN=somebody else")
+    assert "The provided DN and delegation id do not correspond to the same user" in error.text
 
 
 async def test_lists_with_what_the_library_cannot_ask(site: Site):
@@ -99,7 +102,8 @@ async def test_lists_with_what_the_library_cannot_ask(site: Site):
     _, jobs = await site.ask("GET", "/jobs?state_in=FINISHED&time_window=1")
     assert job_id in {job["job_id"] for job in jobs}
     assert (await site.ask("GET", "/jobs?state_in=FINISHED"))[1] == []
-    assert (await site.ask("GET", "/jobs?limit=501"))[0] == 400
+    status, error = await site.ask("GET", "/jobs?limit=501")
+    assert (status, error["message"]) == (400, "The limit must be positive and less or equal than 500")
 
 
 # ---- cancellations
@@ -210,6 +214,8 @@ async def test_a_user_is_banned(site: Site):
     assert [ban["dn"] for ban in bans] == [user]
     await site.library.call("easy", "unban_dn", user)
     assert (await site.ask("GET", "/ban/dn"))[1] == []
+    error = await failure(site, "request", "delete", "/ban/dn")
+    assert error.text == "Client error: Bad request: Missing user_dn parameter"
     me = (await site.library.call("easy", "whoami"))["user_dn"]
     error = await failure(site, "easy", "ban_dn", me)
     assert error.text == "Client error: 409"

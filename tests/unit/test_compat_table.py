@@ -127,6 +127,15 @@ def test_every_key_is_in_the_table(document: type, section: str):
     assert set(get_type_hints(document)) <= words(section)
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.section == "Sentences"], ids=lambda row: row.what[:60])
+def test_every_sentence_is_asserted_where_it_is_said_to_be(row: Row):
+    if row.verdict == "refused":
+        return
+    ((stem, _),) = TEST.findall(row.test)
+    (sentence,) = row.words
+    assert any(sentence in path.read_text("utf-8") for path in TESTS.rglob(f"{stem}.py"))
+
+
 def test_the_parser_reads_the_table():
     assert len(ROWS) > 200
     assert SimpleNamespace(**{row.verdict: True for row in ROWS}).__dict__.keys() == VERDICTS

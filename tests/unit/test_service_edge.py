@@ -178,6 +178,8 @@ async def test_web_pages_of_others_are_kept_out():
         ]
         for headers in refused:
             assert (await service.call("GET", "/jobs", headers=headers))[0] == 403
+        _, error = await service.call("GET", "/jobs", headers=refused[0])
+        assert error["message"] == "Host and Origin do not match"
         for headers in (
             {"Origin": service.url},
             {"Sec-Fetch-Site": "same-origin"},
