@@ -206,6 +206,14 @@ async def test_tools_with_a_token(secure_site: SecureSite):
     assert (await secure_site.tool("transfer-list", *flags)).status == 0
 
 
+async def test_a_tool_with_one_token_for_everything(secure_site: SecureSite):
+    token = secure_site.token(scope="fts storage.read:/ storage.modify:/")
+    trust = ["--capath", str(secure_site.grid.cert_dir), "--access-token", token]
+    ran = await secure_site.tool("transfer-submit", *trust, "-b", "-i", "1", secure_site.source, secure_site.fresh())
+    assert ran.status == 0, ran.text
+    assert "Job finished with state FINISHED" in ran.out
+
+
 async def test_a_tool_of_an_operator(secure_site: SecureSite):
     ran = await secure_site.tool("server-status", *secure_site.flags("operator"))
     assert ran.status == 0, ran.text
