@@ -17,6 +17,7 @@ from transfer_engine.callers import LOOPBACK, Caller, Need
 from transfer_engine.errors import EngineError, Forbidden, Invalid
 from transfer_engine.guarded import REFUSED, Gate
 from transfer_engine.identity.api import Authenticator, Shown
+from transfer_engine.service.large import LargeBodies
 from transfer_engine.service.origin import check_origin
 from transfer_engine.service.wire.submission import DeletionJob
 from transfer_engine.service.wire.words import BAD_JSON, Refused, refusal
@@ -113,6 +114,7 @@ class Boundary:
         self._authenticator = authenticator
         self._gate = gate
         self._chain_of = chain_of
+        self._large = LargeBodies()
 
     @property
     def middleware(self) -> Middleware:
@@ -121,8 +123,9 @@ class Boundary:
         @web.middleware
         async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
-                request[CALLER] = await self._identify(request)
-                return await handler(request)
+                caller = request[CALLER] = await self._identify(request)
+                async with self._large.turn(request, caller):
+                    return await handler(request)
             except web.HTTPException as error:
                 return _http_error(error)
             except DeletionJob as error:
