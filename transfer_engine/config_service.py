@@ -201,7 +201,6 @@ class MessageSettings(Section):
     start: str = "/topic/transfer.fts_monitoring_start"
     complete: str = "/topic/transfer.fts_monitoring_complete"
     state: str = "/topic/transfer.fts_monitoring_state"
-    optimizer: str = "/topic/transfer.fts_monitoring_queue_state"
     """Where each kind goes; empty: it is not sent."""
     ttl_s: Seconds = 86400
     """How long the broker keeps a message that nobody takes."""
