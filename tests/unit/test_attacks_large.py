@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.service import running_service
 from transfer_engine.callers import LOCAL_TOKEN, UNAUTHENTICATED, Caller
 from transfer_engine.identity.api import TooMany
 from transfer_engine.service.large import AT_ONCE, LARGE_BYTES, LargeBodies
@@ -48,6 +49,15 @@ class Crowd:
             await asyncio.sleep(0)
         self.leave.set()
         await asyncio.gather(*tasks)
+
+
+async def test_a_job_that_is_named_many_times_is_shown_once() -> None:
+    async with running_service() as service:
+        file = {"sources": ["https://a.example/f"], "destinations": ["https://b.example/f"]}
+        _, submitted = await service.call("POST", "/jobs", {"files": [file]})
+        job_id = submitted["job_id"]
+        status, shown = await service.call("GET", f"/jobs/{','.join([job_id] * 300)}?files=file_id")
+        assert (status, [job["job_id"] for job in shown]) == (200, [job_id])
 
 
 async def test_one_user_sends_one_at_a_time_with_whichever_credential() -> None:

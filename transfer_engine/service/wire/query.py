@@ -48,13 +48,16 @@ def parse_priority(body: bytes) -> int | None:
 
 
 def parse_ids(text: str) -> tuple[list[JobId], bool]:
-    """Job ids of a path, and whether the answer is a list: any comma asks for one, even at the end."""
-    return [JobId(part) for part in text.split(",") if part], "," in text
+    """Job ids of a path, each once, and whether the answer is a list: any comma asks for one, even at the end.
+
+    A job that is named a thousand times would be read and shown, with all its files, as often.
+    """
+    return [JobId(part) for part in dict.fromkeys(text.split(",")) if part], "," in text
 
 
 def parse_file_ids(text: str) -> tuple[list[FileId], bool]:
     """File ids of a path, and whether the answer is a list. Raises: Refused: one is not a number."""
-    parts = [part for part in text.split(",") if part]
+    parts = [part for part in dict.fromkeys(text.split(",")) if part]
     for part in parts:
         if not (part.isascii() and part.isdigit() and len(part) < len(str(1 << 62))):
             raise value_error(f"expected file ids, got {part[:40]!r}", field="file_ids")
