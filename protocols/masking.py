@@ -38,7 +38,14 @@ _SHAPES: Final = (
     (re.compile(r"(?im)\b((?:proxy-|transferheader|copy-header)?authorization[\"']?\s*[:=]\s*).+$"), r"\1" + MASK),
     (_NAMED, r"\1=" + MASK),
     (_NAMED_JSON, r"\1" + MASK),
-    (re.compile(r"(?i)\b(bearer|basic)(?:\s|%20|\+)+[A-Za-z0-9._~+/=%-]{4,}"), r"\1 " + MASK),
+    # Not "bearer token": what is no word has a digit, a sign or capitals within.
+    (
+        re.compile(
+            r"\b(?i:(bearer|basic))(?:\s|%20|\+)+(?=[A-Za-z]*(?:[0-9]|[._~+/=%-][A-Za-z0-9]|[a-z][A-Z]|[A-Z]{2}))"
+            r"[A-Za-z0-9._~+/=%-]{4,}"
+        ),
+        r"\1 " + MASK,
+    ),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4}"), MASK),
     # A macaroon begins with the length of its first packet and its name: `0021location `.
     (re.compile(r"\bMDA[A-Za-z0-9]{3}xvY2F0aW9u[A-Za-z0-9_+/=-]*"), MASK),

@@ -201,13 +201,13 @@ class Stomp:
                 self._fail("it does not speak STOMP 1.2")
         elif frame.command == "ERROR":
             text = frame.headers.get("message") or frame.body.decode("utf-8", "replace")
-            # A broker may quote the frame that it refuses, the password in it.
-            self._fail(f"refused: {without(printable(text, 200), self._passwords)}")
+            self._fail(f"refused: {printable(text, 200)}")
 
     def _fail(self, why: str) -> None:
         # What is heard first is the cause; that the connection ends follows from it.
         if self._trouble is None:
-            self._trouble = why
+            # A broker may quote the frame that it does not take, the password in it.
+            self._trouble = without(why, self._passwords)
         if self._connected is not None and not self._connected.done():
             self._connected.set_exception(BrokerAway(self._trouble))
         self._news.set()

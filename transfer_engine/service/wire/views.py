@@ -15,6 +15,7 @@ from typing import Any, Final, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from protocols.masking import shapeless
 from transfer_engine.model import JobOptions
 from transfer_engine.service.wire.words import CANCELED_JOB, FILES_FAILED, FOUND, VERIFY_LETTERS, no_job, timestamp
 from transfer_engine.states import JOB_TERMINAL, FileState, JobState, JobType, roll_up
@@ -358,7 +359,8 @@ def job_entry(job: JobView, *, status: str = FOUND, **more: Any) -> dict[str, An
 
 def missing_job(job_id: str) -> MissingJob:
     """The element for a job that does not exist: Rucio takes exactly this for lost."""
-    return MissingJob(job_id=job_id, http_status="404 Not Found", http_message=no_job(job_id))
+    shown = shapeless(job_id)
+    return MissingJob(job_id=shown, http_status="404 Not Found", http_message=no_job(shown))
 
 
 def file_objects(
