@@ -15,7 +15,12 @@ from transfer_engine.cli.exits import Exit
 from transfer_engine.cli.output import Stop
 from transfer_engine.config import Settings, load
 
-UNSHOWN = {("auth", "shared_vos"), ("service.reverse_proxy", "peers")}
+UNSHOWN = {
+    ("auth", "shared_vos"),
+    ("tls", "credential_hosts"),
+    ("transfer", "storage_networks"),
+    ("service.reverse_proxy", "peers"),
+}
 """Lists that are empty by default and simple to write."""
 SETTING = re.compile(r"^# (\w+ = .+)$", re.MULTILINE)
 
