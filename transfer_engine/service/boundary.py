@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from pydantic_core import to_json
 
+from protocols.masking import shapeless
 from transfer_engine.callers import LOOPBACK, Caller, Need
 from transfer_engine.errors import EngineError, Forbidden, Invalid
 from transfer_engine.guarded import REFUSED, Gate
@@ -61,11 +62,14 @@ def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None =
 def error_answer(
     status: int, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """FTS's form of an error: `status` with its phrase, and `message`; `field` when one value is to blame."""
+    """FTS's form of an error: `status` with its phrase, and `message`; `field` when one value is to blame.
+
+    Clients log what they are told: a secret that was sent in a wrong place does not come back.
+    """
     phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
-    body = {"status": f"{status} {phrase}", "message": message}
+    body = {"status": f"{status} {phrase}", "message": shapeless(message)}
     if field is not None:
-        body["field"] = field
+        body["field"] = shapeless(field)
     return web.Response(
         body=to_json(body), status=status, reason=phrase, content_type="application/json", headers=headers
     )
