@@ -15,13 +15,14 @@ from protocols.api import (
     CopyRequest,
     Credential,
     Entry,
+    Mode,
     OnMarker,
     ReadStream,
     Stat,
     Timeouts,
 )
 from protocols.errors import AlreadyExists, Missing, Phase, Scope
-from protocols.http.addresses import AddressPolicy
+from protocols.http.addresses import AddressPolicy, check_party
 from protocols.http.bodies import Bodies
 from protocols.http.copy import Copier
 from protocols.http.directories import Directories
@@ -72,8 +73,10 @@ class HttpAdapter:
             credential_hosts: hosts besides a URL's own that may see its token after a redirect; `.example.org`
                 stands for all hosts below it.
             etag_md5_endpoints: endpoints whose ETag is the md5 of the content (rclone with `--etag-hash`).
-            address_allowed: asked for the IP address of every connection; False forbids it.
+            address_allowed: asked for the IP address of every connection, also of those that a COPY makes a storage
+                open; False forbids it.
         """
+        self._address_allowed = address_allowed
         self._quirks = Quirks(now=_now, configured=_told(capabilities or {}))
         self._sessions = Sessions(
             user_agent=user_agent,
@@ -136,6 +139,11 @@ class HttpAdapter:
 
     async def copy(self, request: CopyRequest, on_marker: OnMarker) -> CopyEnd:
         """COPY with `Source` or `Destination`."""
+        if self._address_allowed is not None:
+            # The one that gets the COPY is looked at when we connect to it, the other one is its to connect to.
+            pull = request.mode is Mode.PULL
+            url, scope = (request.source_url, Scope.SOURCE) if pull else (request.destination_url, Scope.DESTINATION)
+            await check_party(wire_url(url), self._address_allowed, scope)
         return await self._copier.run(request, on_marker)
 
     @asynccontextmanager

@@ -8,9 +8,16 @@ is made.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import ipaddress
+import socket
 from collections.abc import Callable, Collection
 from typing import Final
+
+from yarl import URL
+
+from protocols.errors import Phase, Refused, Scope, Unavailable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -19,6 +26,7 @@ AddressPolicy = Callable[[Address], bool]
 
 _SPECIAL: Final = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("168.63.129.16/32"))
 """Services of clouds at addresses that Python takes for anybody's; those of the others are private or link-local."""
+WHERE: Final = "storages are looked for at public addresses and in the networks of transfer.storage_networks only"
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -27,6 +35,33 @@ class AddressForbidden(PermissionError):
 
     def __init__(self) -> None:
         super().__init__(1, "the address policy forbids connections to this address")
+
+
+def parsed(text: str) -> Address:
+    """The address in a socket's own form, which may name an interface."""
+    return embedded(ipaddress.ip_address(text.partition("%")[0]))
+
+
+async def check_party(url: URL, allowed: AddressPolicy, scope: Scope) -> None:
+    """May another storage be told to connect there? It would reach in its network what we would not in ours.
+
+    Raises: Refused. Unavailable: the name does not resolve here, and what it means elsewhere is not known.
+    """
+    host = url.raw_host or ""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, url.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as failure:
+        message = f"{host}: {getattr(failure, 'strerror', None) or 'not a host name'}"
+        raise Unavailable(message, scope=scope, phase=Phase.PREPARATION, errno=errno.EHOSTUNREACH) from None
+    if not all(allowed(parsed(str(address[0]))) for *_, address in found):
+        raise Refused(
+            f"{host}: the address policy forbids connections to this address",
+            scope=scope,
+            phase=Phase.PREPARATION,
+            errno=errno.EPERM,
+            hint=WHERE,
+        )
 
 
 def embedded(address: Address) -> Address:

@@ -38,7 +38,7 @@ from protocols.errors import (
     Unavailable,
     Unsupported,
 )
-from protocols.http.addresses import AddressForbidden
+from protocols.http.addresses import WHERE, AddressForbidden
 from protocols.masking import shapeless
 
 RETRY_AFTER_MAX_S: Final = 900.0
@@ -347,14 +347,13 @@ def from_copy_status(status: int, text: str, headers: Mapping[str, str], *, mode
 
 
 _TLS: Final = "check CA directory, host name and expiry of the certificate"
-_ADDRESS: Final = "storages are looked for at public addresses and in the networks of transfer.storage_networks only"
 _DNS: Final = "the host name does not resolve: check it, and the DNS"
 
 EXCEPTION_ROWS: Final[
     tuple[tuple[tuple[type[BaseException], ...], type[TransferError], int | None, str | None], ...]
 ] = (
     # Most special first: aiohttp's classes overlap (a certificate failure is also an OSError). None: the failure's own.
-    ((AddressForbidden,), Refused, errno.EPERM, _ADDRESS),
+    ((AddressForbidden,), Refused, errno.EPERM, WHERE),
     (
         (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, ssl.SSLError),
         BadServer,

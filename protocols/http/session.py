@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import ipaddress
 import os
 import socket
 import ssl
@@ -24,7 +23,7 @@ import aiohttp
 
 from protocols.credentials import Credential, Secret
 from protocols.errors import Denied, Phase, Scope
-from protocols.http.addresses import AddressForbidden, AddressPolicy
+from protocols.http.addresses import AddressForbidden, AddressPolicy, parsed
 
 IDENTITIES_MAX: Final = 512
 IDLE_S: Final = 3600.0
@@ -193,12 +192,8 @@ class Sessions:
 
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        if self._address_allowed is not None:
-            ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
-            if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-                ip = ip.ipv4_mapped
-            if not self._address_allowed(ip):
-                raise AddressForbidden
+        if self._address_allowed is not None and not self._address_allowed(parsed(str(address[0]))):
+            raise AddressForbidden
         made = socket.socket(family=family, type=kind, proto=protocol)
         _keep_alive(made)
         return made

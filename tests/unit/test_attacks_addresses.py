@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-from protocols.errors import Again, Refused, TransferError
+from protocols.api import CopyRequest, Mode
+from protocols.errors import Again, Refused, Scope, TransferError, Unavailable
 from protocols.http import HttpAdapter
 from protocols.http.addresses import PublicOnly
 from transfer_engine.config import Settings, TransferSettings
@@ -124,4 +125,24 @@ async def test_nothing_is_sent_there(host: str) -> None:
     assert found.again is Again.NEVER
     assert "address policy" in found.message
     assert "storage_networks" in str(found.hint)
+    assert not connected.is_set()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("mode", [Mode.PULL, Mode.PUSH])
+@pytest.mark.parametrize(
+    "inside", ["127.0.0.2", "[::1]", "[::ffff:127.0.0.2]", "10.0.0.1", "0x7f.2", "nowhere.invalid"]
+)
+async def test_no_storage_is_sent_there(inside: str, mode: Mode) -> None:
+    connected = asyncio.Event()
+    server = await asyncio.start_server(lambda *_: connected.set(), "127.0.0.1", 0, family=socket.AF_INET)
+    adapter = HttpAdapter(address_allowed=PublicOnly([ipaddress.ip_network("127.0.0.1/32")]))
+    async with server:
+        active, passive = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/f", f"http://{inside}:9/f"
+        source, destination = (passive, active) if mode is Mode.PULL else (active, passive)
+        request = CopyRequest(source_url=source, destination_url=destination, mode=mode)
+        with pytest.raises((Refused, Unavailable)) as caught:
+            await adapter.copy(request, lambda _: None)
+    await adapter.aclose()
+    assert caught.value.scope is (Scope.SOURCE if mode is Mode.PULL else Scope.DESTINATION)
     assert not connected.is_set()
