@@ -248,6 +248,6 @@ async def test_a_service_and_its_clients(tmp_path: Path):
         service.send_signal(signal.SIGTERM)
         ran = await ended(service)
         assert (ran.code, ran.out) == (0, "stopped\n")
-        assert "loopback only" in ran.err
+        assert "without authentication" in ran.err
         ran = await command("wait", job_id, **at)
         assert (ran.code, len(ran.err.splitlines())) == (10, 1)
