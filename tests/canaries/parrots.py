@@ -54,8 +54,11 @@ class ParrotStorage:
 
     def _quote(self, request: web.Request) -> str:
         self.n_echoes += 1
+        bare = [request.headers[name].partition(" ")[2] for name in _SECRET_HEADERS if name in request.headers]
         head = "; ".join(f"{name}: {value}" for name, value in request.headers.items())
-        return f"{request.method} {request.path_qs} was refused. You sent: {head}"
+        # Parts of them first: what is long is cut off.
+        short = [text[:90] for text in bare] + [text[-90:] for text in bare]
+        return f"{request.method} {request.path_qs} was refused. You sent: {short} {bare} {head}"
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         for name in _SECRET_HEADERS:
