@@ -183,7 +183,8 @@ class Caller:
         return Sight(
             everything=everything,
             vos=frozenset(vos | set(more)),
-            cred_id=self.delegation_id,
+            # A certificate's id changes with the attributes of the day, and is not the DN's alone.
+            cred_id=None if self.method == CERTIFICATE else self.delegation_id,
             user_dn=self.user_dn if self.method == CERTIFICATE else None,
         )
 

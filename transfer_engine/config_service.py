@@ -118,7 +118,8 @@ class Issuer(Section):
 class LocalToken(Section):
     """A token that this service gives out itself, for a small site or a script."""
 
-    name: Name
+    name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/\s](.*\S)?$")]
+    """Its user's; not one that a certificate's subject could be."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Digest of the token, as `transfer-engine token` prints it: the token itself is nowhere."""
     vo: Name = "local"

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from transfer_engine import config
+from transfer_engine.config_service import LocalToken
 from transfer_engine.errors import Invalid
 from transfer_engine.limits import LimitTable
 from transfer_engine.places import Link
@@ -128,3 +130,8 @@ def test_limits_are_looked_up_in_any_spelling(file: Path) -> None:
     assert (table.of_inbound("https://a.org"), table.of_outbound("https://a.org")) == (0, 60)
     assert table.of_link(Link("https://b.org", "https://a.org")) == 2
     assert table.of_link(Link("https://a.org", "https://b.org")) == 5
+
+
+def test_a_local_token_is_not_named_like_a_certificate():
+    with pytest.raises(ValidationError):
+        LocalToken(name="/DC=ch/CN=alice", sha256="0" * 64)

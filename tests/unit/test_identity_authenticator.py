@@ -320,7 +320,6 @@ async def test_the_wildcard_audience_only_where_the_settings_name_it():
 PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "alice": ("token", {"sub": "alice", "wlcg.groups": ["/escape", "/escape/prod"]}),
     "bob": ("token", {"sub": "bob", "wlcg.groups": ["/escape"]}),
-    "dn as subject": ("token", {"sub": DN}),
     "Alice": ("certificate", {"chain": cert(DN, "/escape/Role=production", "/escape")}),
     "Bob": ("certificate", {"chain": cert("/CN=Bob", "/escape", "/cms")}),
     "robot": ("local", {}),
@@ -334,7 +333,6 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, tuple[Grant, ...]]]] = [
     ({"role": "operator", "issuer": ISSUER + "/", "subject": "alice"}, {"alice": (Grant(Role.OPERATOR),)}),
     ({"role": "operator", "issuer": STORAGE_ISSUER, "subject": "alice"}, {}),
     ({"role": "operator", "issuer": ISSUER, "subject": "Alice"}, {}),
-    ({"role": "operator", "issuer": ISSUER, "subject": DN}, {"dn as subject": (Grant(Role.OPERATOR),)}),
     ({"role": "operator", "issuer": ISSUER, "subject": "alice", "group": "/cms"}, {}),
     ({"role": "vo-monitor", "group": "/escape/prod"}, {"alice": (Grant(Role.VO_MONITOR, "escape"),)}),
     ({"role": "vo-operator", "group": "/escape/prod", "vo": "cms"}, {"alice": (Grant(Role.VO_OPERATOR, "cms"),)}),
@@ -430,10 +428,16 @@ async def test_roles_given_while_it_runs():
     assert (await who(here, "Bob")).role is Role.USER
     assert (await who(here, "alice")).role is Role.OPERATOR
     assert (await who(here, "robot")).role is Role.USER
-    # A token whose subject looks like a certificate's is not the person with that certificate.
-    assert (await who(here, "dn as subject")).role is Role.USER
-    assert (DN, "oauth2") not in asked
     assert ("robot", "token") in asked
+
+
+async def test_a_subject_that_looks_like_a_certificates_is_nobody():
+    """Jobs, bans and roles of certificates go by that name."""
+    here = world()
+    for subject in (DN, "/CN=x", "/2.5.4.3=x"):
+        with pytest.raises(BadCredential, match="form of a certificate"):
+            await here.caller(here.token(sub=subject))
+    assert (await here.caller(here.token(sub="/users/alice"))).user_dn == "/users/alice"
 
 
 async def test_vos_that_share_their_jobs():

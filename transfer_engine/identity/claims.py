@@ -19,6 +19,7 @@ SKEW_S: Final = 60.0
 """How far clocks may be apart."""
 LIFETIME_MAX_S: Final = 366 * 86400.0
 """Longest life that is believed: beyond a year it is a mistake of the issuer, not a decision."""
+_DN: Final = re.compile(r"/[A-Za-z0-9.]+=")
 SUBJECT_MAX: Final = 255
 GROUPS_MAX: Final = 512
 GROUP_MAX: Final = 255
@@ -96,6 +97,9 @@ def subject(claims: Claims) -> str:
         raise BadCredential(f"the token's subject is not a text of 1 to {SUBJECT_MAX} characters")
     if not found.isprintable() or found != found.strip():
         raise BadCredential("the token's subject has characters that cannot be shown")
+    if _DN.match(found):
+        # Own jobs, bans and roles of certificates go by this name.
+        raise BadCredential("the token's subject has the form of a certificate's")
     return found
 
 
