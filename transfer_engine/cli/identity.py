@@ -75,4 +75,9 @@ def _trust(env: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _headers(token: Secret | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+    if token is None:
+        return {}
+    text = token.reveal()
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        stop("what is given as the token is none: it holds blanks, line ends or letters beyond ASCII", Exit.DENIED)
+    return {"Authorization": f"Bearer {text}"}
