@@ -11,7 +11,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 from urllib.parse import quote_plus
 
@@ -57,7 +57,7 @@ class _Client:
     keys: IssuerKeys
     """Who knows where its endpoints are."""
     secret: Secret
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     limit: asyncio.Semaphore
     session: list[aiohttp.ClientSession]
     """Empty until the first request."""
