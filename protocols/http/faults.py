@@ -347,6 +347,9 @@ def from_copy_status(status: int, text: str, headers: Mapping[str, str], *, mode
 
 
 _TLS: Final = "check CA directory, host name and expiry of the certificate"
+_ALERT: Final = re.compile(r"\[SSL: \w*_ALERT_(UNKNOWN_CA|ACCESS_DENIED|\w*CERTIFICATE\w*)\]")
+"""OpenSSL's names of the alerts (RFC 8446, 6.2) by which a peer refuses the certificate it was shown, or misses one."""
+_OURS: Final = "the storage does not take the certificate or proxy: see that its CA is known there and its lifetime"
 _DNS: Final = "the host name does not resolve: check it, and the DNS"
 
 EXCEPTION_ROWS: Final[
@@ -373,9 +376,13 @@ EXCEPTION_ROWS: Final[
 
 def from_exception(failure: BaseException, *, subject: str) -> TransferError:
     """The error for a request that got no complete answer; the text of the cause is kept, without secrets."""
-    text = strip_secrets(f"{subject}: {str(failure) or type(failure).__name__}")
+    # aiohttp writes of every connection, plain ones too, how a certificate would have been checked.
+    told = re.sub(r" ssl:(default|True)(?= \[)", "", str(failure)) or type(failure).__name__
+    text = strip_secrets(f"{subject}: {told}")
     if isinstance(failure, aiohttp.ClientConnectorError) and isinstance(failure.os_error, AddressForbidden):
         failure = failure.os_error
+    if _ALERT.search(str(failure)):
+        return Denied(text, hint=_OURS)
     for kinds, error, number, hint in EXCEPTION_ROWS:
         if isinstance(failure, kinds):
             own = getattr(failure, "errno", None)

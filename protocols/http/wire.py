@@ -15,7 +15,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from protocols.api import Credential
-from protocols.errors import BadServer, OutcomeUnknown, Refused, TimedOut, TransferError
+from protocols.errors import BadServer, Denied, OutcomeUnknown, Refused, TimedOut, TransferError
 from protocols.http import faults
 from protocols.http.quirks import Quirks, family_of
 from protocols.http.session import Sessions
@@ -186,7 +186,7 @@ def _lost(request: Request, failure: Exception) -> TransferError:
         return error
     # TLS 1.3 reports a rejected client certificate on the first read: nothing was accepted.
     if isinstance(failure, ssl.SSLError) or "[SSL" in str(failure):
-        return error if isinstance(error, BadServer) else BadServer(error.message)
+        return error if isinstance(error, BadServer | Denied) else BadServer(error.message)
     if isinstance(error, BadServer):
         error.unsettled = True
         return error

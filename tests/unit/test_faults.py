@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,6 +175,11 @@ def test_secrets_are_taken_out(text):
     ("failure", "error", "number"),
     [
         (ssl.SSLError(1, "certificate verify failed"), BadServer, errno.EPROTO),
+        # What aiohttp raises when a storage refuses our certificate after the handshake, as TLS 1.3 does.
+        (aiohttp.ClientOSError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca"), Denied, errno.EACCES),
+        (ssl.SSLError(1, "[SSL: SSLV3_ALERT_CERTIFICATE_EXPIRED] certificate expired"), Denied, errno.EACCES),
+        (ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] required"), Denied, errno.EACCES),
+        (aiohttp.ClientOSError(1, "[SSL: TLSV1_ALERT_INTERNAL_ERROR] internal"), Unavailable, errno.ECONNRESET),
         (aiohttp.ServerDisconnectedError(), Unavailable, errno.ECONNRESET),
         (ConnectionResetError(104, "reset"), Unavailable, errno.ECONNRESET),
         (aiohttp.ConnectionTimeoutError("connect"), Unavailable, errno.ETIMEDOUT),
@@ -192,3 +198,11 @@ def test_exceptions(failure, error, number):
 def test_html_bodies_become_one_line():
     body = b"<html><head><title>No</title></head>\n<body><h1>404</h1>\n<p>Not here</p></body></html>"
     assert faults.readable(body) == "404 Not here"
+
+
+def test_a_connection_that_is_refused_says_nothing_of_tls():
+    key = ConnectionKey("h", 80, False, True, None, None, None)
+    failure = aiohttp.ClientConnectorError(key, ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 80)"))
+    found = faults.from_exception(failure, subject="HEAD http://h/x")
+    assert (type(found), found.errno) == (Unavailable, errno.ECONNREFUSED)
+    assert found.message == "HEAD http://h/x: Cannot connect to host h:80 [Connect call failed ('127.0.0.1', 80)]"

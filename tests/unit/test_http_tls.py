@@ -100,7 +100,7 @@ async def test_a_client_certificate(authority, ca_file, tmp_path):
     async with serving(authority, client=True) as url:
         for credential in (Credential(certificate=proxy), Credential(certificate=proxy, key=key)):
             assert (await stat(url, ca=ca_file, credential=credential)).size_bytes == 1
-        assert isinstance(await stat(url, ca=ca_file), BadServer | Unavailable)
+        assert isinstance(await stat(url, ca=ca_file), BadServer | Denied | Unavailable)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage"])
