@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from transfer_engine.errors import Invalid
 
@@ -25,7 +25,14 @@ Slots = Annotated[int, Field(ge=0, le=100_000)]
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_MAX, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Weight = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Flag = bool | None
+
+
+def _flag(value: object) -> object:
+    return bool(value) if type(value) is int and value in {0, 1} else value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)] | None
+"""FTS3's own tools and tests write 0 and 1."""
 
 TPC_SUPPORT: Final = ("FULL", "PULL", "PUSH", "NONE")
 OPERATIONS: Final = ("transfer", "deleg", "config", "admin", "datamanagement")

@@ -280,18 +280,21 @@ async def test_storages_as_rucio_sets_them():
         assert status == 200
         assert answer[0]["inbound_max_active"] == 10
         assert answer[1] is None
-        more = {A: {"se_info": {"tpc_support": "PULL", "udt": True}, "operations": {"atlas": {"staging": "5"}}}}
+        more = {A: {"se_info": {"tpc_support": "PULL", "udt": 1, "ipv6": 0}, "operations": {"atlas": {"staging": "5"}}}}
         status, answer = await service.call("POST", "/config/se", more)
         assert answer[1] == {"atlas": {"staging": 5}}
         # No browser asks here, whatever it accepts.
         status, rows = await service.call("GET", "/config/se", headers={"Accept": "*/*"})
         assert status == 200
         info = rows[A]["se_info"]
-        assert {key: info[key] for key in ("inbound_max_active", "outbound_max_throughput", "tpc_support", "udt")} == {
+        assert {
+            key: info[key] for key in ("inbound_max_active", "outbound_max_throughput", "tpc_support", "udt", "ipv6")
+        } == {
             "inbound_max_active": 10,
             "outbound_max_throughput": 1.5,
             "tpc_support": "PULL",
             "udt": True,
+            "ipv6": False,
         }
         assert rows[A]["operations"] == {"atlas": {"staging": 5}}
         assert {"ipv6", "se_metadata", "site", "debug_level", "eviction"} <= set(info)

@@ -36,6 +36,10 @@ async def test_what_the_service_is():
             assert all(type(about["api"][part]) is int for part in ("major", "minor", "patch"))
             assert about["schema"]["major"] >= 8
             assert about["core"] is None
+            for name, link in about["_links"].items():
+                if name != "curies" and not link.get("templated"):
+                    assert (await service.call("GET", link["href"]))[0] in {200, 405}, name
+            assert {"fts:configaudit", "fts:submitschema", "fts:optimizer", "fts:archive"} < about["_links"].keys()
         for path in ("/whoami", "//whoami"):
             status, me = await service.call("GET", path)
             assert status == 200

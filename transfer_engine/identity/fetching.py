@@ -51,6 +51,16 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
     return context
 
 
+def why_away(failure: Exception) -> str:
+    """Why an issuer gave no answer, in words for who has to mend it; nothing that the issuer wrote is in it."""
+    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
+        told = getattr(failure.certificate_error, "verify_message", None) or type(failure).__name__
+        return f"its certificate is not trusted ({told}): name its CA with `ca` in its [[auth.issuers]]"
+    if isinstance(failure, aiohttp.ClientConnectorError) and failure.os_error.strerror:
+        return f"it cannot be reached ({failure.os_error.strerror})"
+    return f"it cannot be reached ({type(failure).__name__})"
+
+
 class Fetcher:
     """Gets the documents of one issuer."""
 
@@ -84,7 +94,7 @@ class Fetcher:
         except TimeoutError:
             raise NotHad(f"it does not answer within {FETCH_S:.0f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as failure:
-            raise NotHad(f"it cannot be reached ({type(failure).__name__})") from None
+            raise NotHad(why_away(failure)) from None
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

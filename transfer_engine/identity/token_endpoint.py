@@ -26,7 +26,7 @@ from transfer_engine.config_service import Issuer
 from transfer_engine.credentials import claims as reading
 from transfer_engine.credentials.api import Away, Granted, Refusal, Wanted
 from transfer_engine.errors import Invalid, IssuerUnavailable
-from transfer_engine.identity.fetching import tls_context
+from transfer_engine.identity.fetching import tls_context, why_away
 from transfer_engine.identity.jwks import IssuerKeys
 from transfer_engine.identity.jwt import strict_object
 
@@ -139,7 +139,7 @@ class Clients:
         except TimeoutError:
             raise Away(f"it does not answer within {ASK_S:.0f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as failure:
-            raise Away(f"it cannot be reached ({type(failure).__name__})") from None
+            raise Away(why_away(failure)) from None
 
     def _granted(self, body: bytes) -> Granted:
         answer = _object(body)

@@ -93,6 +93,10 @@ def service_object(version: str) -> dict[str, Any]:
                 "hints": {"allow": ["GET", "DELETE"]},
             },
             "fts:jobsubmit": {"href": "/jobs", "hints": {"allow": ["POST", "PUT"]}},
+            "fts:optimizer": {"href": "/optimizer", "title": "Optimizer"},
+            "fts:archive": {"href": "/archive", "title": "Archive"},
+            "fts:configaudit": {"href": "/config/audit", "title": "Configuration"},
+            "fts:submitschema": {"href": "/api-docs/schema/submit", "title": "JSON schema of messages"},
             "fts:apidocs": {"href": "/openapi.json", "title": "API documentation"},
         },
     }
