@@ -24,6 +24,7 @@ from transfer_engine.attempt import Tools
 from transfer_engine.callers import CERTIFICATE, LOCAL_TOKEN, Grant
 from transfer_engine.clock import Deps, SystemClock
 from transfer_engine.config import Settings, TlsSettings
+from transfer_engine.config_service import VaultSettings
 from transfer_engine.credentials.api import Issuers
 from transfer_engine.credentials.fixed import OneForAll
 from transfer_engine.credentials.keeper import TokenKeeper
@@ -277,6 +278,9 @@ def door_of(settings: Settings, engine: TransferEngine) -> Door:
     """Who may use the job service on this engine. Raises: Invalid: names the setting."""
     service, auth = settings.service, settings.auth
     known = service.tls.client_ca is not None or bool(service.reverse_proxy.peers)
+    if known or auth.issuers or settings.vault != VaultSettings():
+        # A key that cannot be used is told now, not to the first user who delegates.
+        engine.vault()
     hosts = frozenset({service.alias or socket.getfqdn()})
     certificates = GridCertificates.of(service.tls, hosts=hosts) if known else None
 

@@ -126,3 +126,15 @@ def test_no_name_leads_out_of_the_destination(name: str, tmp_path: Path, monkeyp
     assert run("cp", str(tmp_path / "a"), target, monkeypatch=monkeypatch) == Exit.USAGE
     assert "must not hold '.' or '..'" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_key_that_cannot_be_used_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    key = tmp_path / "vault.key"
+    key.touch(mode=0o600)
+    key.write_text("not a key")
+    config = tmp_path / "te.toml"
+    config.write_text(f'[auth]\nloopback = "user"\n[vault]\nkey_file = "{key}"\n')
+    assert run("serve", "--port", "0", "--config", str(config), monkeypatch=monkeypatch) == Exit.USAGE
+    assert "vault.key_file" in capsys.readouterr().err
