@@ -270,7 +270,7 @@ def _explain(error: ValidationError, *above: str) -> str:
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in (*above, *item["loc"]))
-        problem = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        problem = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         lines.append(f"{where}: {problem}")
     return "; ".join(lines)
 

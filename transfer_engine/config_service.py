@@ -90,8 +90,8 @@ class Issuer(Section):
 
     issuer: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
     """URL, as in the `iss` of its tokens; a `/` at the end makes no difference."""
-    audiences: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """A token for this service names one of these, exactly."""
+    audiences: tuple[Name, ...] = ()
+    """A token for this service names one of these, exactly; needed unless `storage_only`."""
     vo: Name | None = None
     """VO of everybody with such a token; unset: by `groups`."""
     groups: Mapping[str, Name] = Field(default_factory=dict)
@@ -113,6 +113,13 @@ class Issuer(Section):
     """The secret's file, instead."""
     storage_only: bool = False
     """Its tokens are for storages; they do not open this service."""
+
+    @model_validator(mode="after")
+    def _for_somebody(self) -> Self:
+        if not self.audiences and not self.storage_only:
+            msg = "audiences is missing: what tokens for this service name (or say `storage_only = true`)"
+            raise ValueError(msg)
+        return self
 
 
 class LocalToken(Section):

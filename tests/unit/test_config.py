@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from transfer_engine import config
-from transfer_engine.config_service import LocalToken
+from transfer_engine.config_service import Issuer, LocalToken
 from transfer_engine.errors import Invalid
 from transfer_engine.limits import LimitTable
 from transfer_engine.places import Link
@@ -135,3 +135,12 @@ def test_limits_are_looked_up_in_any_spelling(file: Path) -> None:
 def test_a_local_token_is_not_named_like_a_certificate():
     with pytest.raises(ValidationError):
         LocalToken(name="/DC=ch/CN=alice", sha256="0" * 64)
+
+
+def test_an_issuer_says_for_whom_its_tokens_are(file: Path) -> None:
+    assert Issuer(issuer="https://iam.example", storage_only=True).audiences == ()
+    file.write_text('[[auth.issuers]]\nissuer = "https://iam.example"\n')
+    with pytest.raises(Invalid) as caught:
+        config.load(file)
+    assert "audiences is missing" in str(caught.value)
+    assert "Value error" not in str(caught.value)

@@ -368,6 +368,9 @@ async def test_a_port_that_is_taken():
 def test_a_service_that_nobody_may_use_does_not_start():
     with pytest.raises(Invalid, match="--no-auth") as caught:
         check_host(ServiceSettings(), AuthSettings())
+    nobody = AuthSettings.model_validate({"issuers": [{"issuer": "https://iam.example", "storage_only": True}]})
+    with pytest.raises(Invalid, match="nobody is known"):
+        check_host(ServiceSettings(), nobody)
     assert caught.value.field == "auth"
 
 

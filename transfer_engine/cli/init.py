@@ -59,6 +59,8 @@ EXAMPLES = {
         '# issuer = "https://iam.example.org/"',
         '# audiences = ["https://fts.example.org:8446"]',
         '# vo = "ska"',
+        "# ca = \"/etc/grid-security/certificates\"   # of the issuer's own certificate; unset: the system's",
+        "# storage_only = true    # its tokens are for storages and do not open this service",
         "#",
         "# [[auth.roles]]",
         '# role = "operator"',

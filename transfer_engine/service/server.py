@@ -61,7 +61,8 @@ def check_host(service: ServiceSettings, auth: AuthSettings) -> str:
 
     Raises: Invalid: nobody could use the service, or it would be open to, or hear secrets in clear from, others.
     """
-    known = bool(auth.issuers or auth.tokens or service.tls.client_ca or service.reverse_proxy.peers)
+    issuers = [issuer for issuer in auth.issuers if not issuer.storage_only]
+    known = bool(issuers or auth.tokens or service.tls.client_ca or service.reverse_proxy.peers)
     if not known and auth.loopback == "refuse":
         msg = (
             "nobody is known to this service yet; name token issuers ([[auth.issuers]]), local tokens "
