@@ -169,6 +169,9 @@ class StandingEngine:
     def running(self) -> list[Moving]:
         return self.moving
 
+    async def why_not_written(self) -> str | None:
+        return None if self.fails is None else str(self.fails)
+
     def why_not_ready(self) -> str | None:
         return self.reason
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from protocols.api import Capabilities
@@ -42,6 +42,7 @@ from transfer_engine.states import JOB_TERMINAL
 from transfer_engine.store.api import Canceled, Inserted, Reader, Store
 from transfer_engine.tunables import Tunables, Tuned
 from transfer_engine.views import FileView, JobView, StoredEvent
+from transfer_engine.writing import Writes
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Engine:
         """
         self.reader = reader
         self._store = store
+        self._write = Writes(store, deps.clock.now)
         self._deps = deps
         self._schemes = frozenset(schemes)
         self._closing = tuple(closing)
@@ -146,7 +148,6 @@ class Engine:
         if tokens is not None:
             self._dispatcher.duties.append(tokens)
         self._loop_task: asyncio.Task[None] | None = None
-        self._writes: set[asyncio.Task[Any]] = set()
         self._ended = False
         self._waiters: dict[JobId, set[asyncio.Future[None]]] = {}
         self._following = Following(reader)
@@ -184,8 +185,7 @@ class Engine:
         self.control.stop()
         self._dispatcher.stop_claiming()
         await self._wait_for_driven(self._grace_s if grace_s is None else grace_s)
-        if self._writes:
-            await asyncio.wait(self._writes)
+        await self._write.ended()
         self._dispatcher.interrupt()
         task.cancel()
         # What broke the dispatcher has been logged and told to those who wait.
@@ -226,6 +226,10 @@ class Engine:
         if self._loop_task.done():
             return "the engine has stopped after an internal error"
         return None if self._dispatcher.ready else "the engine is taking over what an earlier one left"
+
+    async def why_not_written(self) -> str | None:
+        """Why nothing can be accepted: the last write failed, and so does another one now. None: it does not."""
+        return await self._write.why_not()
 
     @property
     def ready(self) -> bool:
@@ -318,19 +322,6 @@ class Engine:
         if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
             raise Invalid(f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, got {priority}", field="priority")
         await self._write(lambda: self._store.set_priority(job_id, priority), self._dispatcher.absorb)
-
-    async def _write(self, write: Callable[[], Awaitable[T]], then: Callable[[T], None]) -> T:
-        """Write and tell the dispatcher, also when the caller gives up waiting: what is committed is carried out."""
-
-        async def both() -> T:
-            result = await write()
-            then(result)
-            return result
-
-        task = asyncio.get_running_loop().create_task(both())
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        return await asyncio.shield(task)
 
     # Reads
 

@@ -57,6 +57,10 @@ class Gate:
         """See `Engine.why_not_ready`: anybody may know."""
         return self._engine.why_not_ready()
 
+    async def why_not_written(self) -> str | None:
+        """See `Engine.why_not_written`."""
+        return await self._engine.why_not_written()
+
     def troubles(self) -> bool:
         """Whether something beside the transfers does not work (messages wait); the log says what."""
         return bool(self._engine.companions.troubles())

@@ -260,7 +260,7 @@ async def test_double_slashes_and_other_methods():
         assert (await service.call("GET", "//ban/se"))[0] == 200
         async with service.http.put(service.url + "/ban/se") as response:
             assert response.status == 405
-            assert response.headers["Allow"] == "DELETE,GET,POST"
+            assert response.headers["Allow"] == "DELETE,GET,HEAD,OPTIONS,POST"
 
 
 async def test_whatever_has_not_ended_is_cancelled():

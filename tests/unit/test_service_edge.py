@@ -59,6 +59,11 @@ async def test_health():
         assert (await service.call("GET", "/healthz"))[0] == 200
         status, error = await service.call("GET", "/readyz")
         assert (status, error["message"]) == (503, "the dispatcher is not running")
+        service.engine.ready, service.engine.reason = True, None
+        service.engine.fails = StoreUnavailable("the disk is full")
+        status, error = await service.call("GET", "/readyz")
+        assert (status, error["message"]) == (503, "the disk is full")
+        assert (await service.call("GET", "/healthz"))[0] == 200
 
 
 @pytest.mark.asyncio
@@ -66,13 +71,32 @@ async def test_unknown_routes_and_methods():
     async with running_service() as service:
         status, error = await service.call("GET", "/nowhere")
         assert (status, error["status"]) == (404, "404 Not Found")
-        for path, allowed in (("/jobs", "GET,POST,PUT"), ("//jobs", "GET,POST,PUT"), ("/jobs/x", "DELETE,GET,POST")):
+        for path, allowed in (
+            ("/jobs", "GET,HEAD,OPTIONS,POST,PUT"),
+            ("//jobs", "GET,HEAD,OPTIONS,POST,PUT"),
+            ("/jobs/x", "DELETE,GET,HEAD,OPTIONS,POST"),
+        ):
             async with service.http.patch(service.url + path) as response:
                 assert response.status == 405
                 assert response.headers["Allow"] == allowed
                 assert (await response.json())["status"] == "405 Method Not Allowed"
         status, error = await service.call("POST", "/jobs", {"delete": ["https://a.example/x"]})
         assert (status, error["message"]) == (405, "Deletion jobs are no longer supported by FTS")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/", "//whoami", "/jobs", "/healthz"])
+async def test_head_and_options(path: str):
+    """What load balancers and FTS3's own tests ask."""
+    async with running_service() as service:
+        async with service.http.head(service.url + path) as answer, service.http.get(service.url + path) as whole:
+            assert (answer.status, await answer.read()) == (200, b"")
+            assert answer.headers["Content-Length"] == whole.headers["Content-Length"]
+        async with service.http.options(service.url + path) as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+            assert {"GET", "HEAD", "OPTIONS"} <= set(answer.headers["Allow"].split(","))
+        async with service.http.options(service.url + "/nowhere") as answer:
+            assert answer.status == 404
 
 
 async def post(service: Service, body: bytes, **headers: str) -> tuple[int, Any]:
@@ -263,7 +287,9 @@ async def test_the_openapi_document_is_the_routes():
         served = {
             (route.method, route.resource.canonical)
             for route in app.router.routes()
-            if route.resource is not None and not route.resource.canonical.startswith("/{slashes}")
+            if route.resource is not None
+            and not route.resource.canonical.startswith("/{slashes}")
+            and route.method != "HEAD"
         }
         assert described == served
         rows = table(service.engine)

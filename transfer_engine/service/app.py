@@ -22,7 +22,7 @@ from transfer_engine.service.explain import Explaining
 from transfer_engine.service.instance import Instance, version
 from transfer_engine.service.jobs import Jobs
 from transfer_engine.service.openapi import document
-from transfer_engine.service.route import Route
+from transfer_engine.service.route import STREAM, Route
 from transfer_engine.service.routes import Handlers, routes
 from transfer_engine.service.tokens import Signatures, StorageTokens
 
@@ -110,9 +110,10 @@ def build_app(
     app.on_shutdown.append(events.close)
     table = build_table(engine, settings, door, timer, events)
     for route in table:
-        app.router.add_route(route.method, route.path, guarded(route.needs, route.handler), name=route.name)
-    # FTS clients put `endpoint/` before `/jobs`; Apache merges the slashes in front of FTS3.
-    for route in table:
-        path = "/{slashes:/+}" + route.path.removeprefix("/")
-        app.router.add_route(route.method, path, guarded(route.needs, route.handler))
+        handler = guarded(route.needs, route.handler)
+        # FTS clients put `endpoint/` before `/jobs`; Apache merges the slashes in front of FTS3.
+        for path in (route.path, "/{slashes:/+}" + route.path.removeprefix("/")):
+            app.router.add_route(route.method, path, handler)
+            if route.method == "GET" and route.media != STREAM:
+                app.router.add_route("HEAD", path, handler)
     return app

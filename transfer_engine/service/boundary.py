@@ -172,7 +172,9 @@ def _joined(request: web.Request) -> dict[str, str]:
 
 def _http_error(error: web.HTTPException) -> web.Response:
     if isinstance(error, web.HTTPMethodNotAllowed):
-        headers = {"Allow": ",".join(sorted(error.allowed_methods))}
+        headers = {"Allow": ",".join(sorted({*error.allowed_methods, "OPTIONS"}))}
+        if error.method == "OPTIONS":
+            return web.Response(headers=headers)
         return error_answer(error.status, _SENTENCES[405], headers=headers)
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return error_answer(error.status, error.text or error.reason)

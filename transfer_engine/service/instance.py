@@ -49,7 +49,7 @@ class Instance:
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Can it accept and move? 503 with the reason while it cannot."""
-        why = self._gate.why_not_ready()
+        why = self._gate.why_not_ready() or await self._gate.why_not_written()
         if why is not None:
             return error_answer(503, why)
         # Transfers do not need it, and whoever balances load must not take the node out for it.

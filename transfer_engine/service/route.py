@@ -51,4 +51,7 @@ TEXTS: Final[JsonType] = TypeAdapter(dict[str, str])
 IDS: Final[JsonType] = TypeAdapter(list[str])
 NOTHING: Final[JsonType] = TypeAdapter(None)
 
+STREAM: Final = "text/event-stream"
+"""Of an answer that does not end."""
+
 NO_JOB: Final = "no such job, or none that the caller may see"

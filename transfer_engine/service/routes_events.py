@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transfer_engine.callers import Need
 from transfer_engine.service.events import Events
-from transfer_engine.service.route import NO_JOB, TEXT, Route
+from transfer_engine.service.route import NO_JOB, STREAM, TEXT, Route
 
 
 def event_routes(events: Events) -> list[Route]:
@@ -23,6 +23,6 @@ def event_routes(events: Events) -> list[Route]:
                 "job_id": "only of this job; the stream ends with it",
             },
             statuses={400: "the cursor is not a number", 404: NO_JOB, 429: "too many clients follow events already"},
-            media="text/event-stream",
+            media=STREAM,
         )
     ]
