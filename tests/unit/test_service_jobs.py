@@ -6,7 +6,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from tests.service import NOW, Service, file, running_service
+from tests.service import MISSING, NOW, Service, file, running_service
+from transfer_engine.model import Failure
 from transfer_engine.service.wire.views import FileObject, JobObject
 from transfer_engine.states import Event
 
@@ -115,6 +116,8 @@ async def test_the_life_of_a_job():
         assert files[0]["checksum"] == "ADLER32:0000001a"
         assert files[0]["finish_time"] is None
         await service.engine.finish(good)
+        await service.engine.settle(bad, Event.RETRY, failure=Failure.of(MISSING), charge=True)
+        (bad,) = await service.engine.claim()
         await service.engine.fail(bad)
         job = await poll(service, job_id)
         assert (job["job_state"], job["reason"]) == ("FINISHEDDIRTY", ONE)
@@ -125,6 +128,8 @@ async def test_the_life_of_a_job():
         _, files = await service.call("GET", f"/jobs/{job_id}/files")
         assert (files[0]["throughput"], files[0]["tx_duration"]) == (2.0, 1.5)
         assert files[1]["recoverable"] is False
+        # Two attempts failed, and one of them was repeated.
+        assert [one["retry"] for one in files] == [None, 1]
         _, retries = await service.call("GET", f"/jobs/{job_id}/files/{bad.file_id}/retries")
         assert [(one["attempt"], one["datetime"]) for one in retries] == [(1, "2023-11-14T22:13:20")]
         assert retries[0]["reason"] == files[1]["reason"]

@@ -48,7 +48,9 @@ def create(
     try:
         LocalToken.model_validate(values)
     except ValueError:
-        raise Stop("expected a name and a VO of 1 to 255 characters, without blanks around them", Exit.USAGE) from None
+        raise Stop(
+            "expected a name and a VO of 1 to 255 characters, without blanks around them, and no / in front", Exit.USAGE
+        ) from None
     if not (name.isprintable() and vo.isprintable()):
         raise Stop("expected a name and a VO that can be shown", Exit.USAGE)
     typer.echo("# The token. Nobody can show it again:", err=True)

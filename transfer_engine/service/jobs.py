@@ -203,7 +203,9 @@ class Jobs:
         file_ids, many = parse_file_ids(request.match_info["file_id"])
         if many or len(file_ids) != 1:
             raise Refused("expected one file id", field="file_id")
-        return answer(attempt_objects(await self._of(request).reader.attempts(job.job_id, file_ids[0])))
+        reader = self._of(request).reader
+        attempts = await reader.attempts(job.job_id, file_ids[0])
+        return answer(attempt_objects(await reader.file(file_ids[0]), attempts))
 
     async def deletions(self, request: web.Request) -> web.Response:
         """The deletions of a job, of which there are none; clients ask for them all the same."""

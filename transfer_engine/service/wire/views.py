@@ -284,6 +284,11 @@ def _checksum(file: FileView) -> str:
     return f"{algorithm.upper()}{colon}{value}"
 
 
+def retries_of(file: FileView) -> int:
+    """How often it was tried again: FTS3 counts a failure when another attempt follows it, so the last one does not."""
+    return max(file.n_failed - 1, 0) if file.state is FileState.FAILED else file.n_failed
+
+
 def _throughput(file: FileView) -> float | None:
     if not file.seen_bytes or not file.transfer_s:
         return None
@@ -333,9 +338,9 @@ FILE_COLUMNS: Final[Mapping[str, Callable[[JobView, FileView], Any]]] = {
     "pid": lambda _, __: None,
     "reason": lambda _, file: _file_reason(file),
     "recoverable": lambda _, file: _recoverable(file),
-    "retry": lambda _, file: file.n_failed or None,
+    "retry": lambda _, file: retries_of(file) or None,
     "throughput": lambda _, file: _throughput(file),
-    "tx_duration": lambda _, file: file.transfer_s,
+    "tx_duration": lambda _, file: None if file.transfer_s is None else round(file.transfer_s, 3),
     "log_file": lambda _, __: None,
     "log_debug": lambda _, __: None,
     "bringonline_token": lambda _, __: None,
@@ -380,8 +385,8 @@ def file_objects(
     return shown
 
 
-def attempt_objects(attempts: Sequence[AttemptView]) -> list[AttemptObject]:
-    """The failed attempts of a file, oldest first, numbered from 1."""
+def attempt_objects(file: FileView, attempts: Sequence[AttemptView]) -> list[AttemptObject]:
+    """The failed attempts that another one followed, oldest first, numbered from 1; the last is the file's `reason`."""
     return [
         AttemptObject(
             file_id=attempt.file_id,
@@ -391,7 +396,7 @@ def attempt_objects(attempts: Sequence[AttemptView]) -> list[AttemptObject]:
             transfer_host=HOST,
             log_file=None,
         )
-        for number, attempt in enumerate(attempts, 1)
+        for number, attempt in enumerate(attempts[: len(attempts) - (file.state is FileState.FAILED)], 1)
     ]
 
 
