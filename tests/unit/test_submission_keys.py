@@ -275,3 +275,17 @@ def test_the_engine_takes_no_unknown_option() -> None:
         load_options('{"unheard_of":1}')
     assert load_options('{"overwrite":true}') == JobOptions(overwrite=True)
     assert issubclass(Refused, Invalid)
+
+
+@pytest.mark.parametrize(
+    "key", ["retry", "retry_delay", "priority", "timeout", "nostreams", "buffer_size", "bring_online"]
+)
+def test_true_is_no_number(key: str):
+    with pytest.raises(Refused, match=f"params.{key}: .*got true") as caught:
+        job(**{key: True})
+    assert caught.value.field == f"params.{key}"
+
+
+def test_true_is_no_size():
+    with pytest.raises(Refused, match="expected a number, got true"):
+        job(file(filesize=True))

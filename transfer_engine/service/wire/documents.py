@@ -20,10 +20,18 @@ def _set(value: object) -> object:
     return None if value == "" else value
 
 
+def _number(value: object) -> object:
+    """FTS takes `true` for 1. `false` stands for "not set": its own client sends that."""
+    if value is True:
+        msg = "expected a number, got true"
+        raise ValueError(msg)
+    return _set(value)
+
+
 Urls = Annotated[list[str], Field(fail_fast=True)]
 Flag = Annotated[bool | None, BeforeValidator(_set)]
 Text = Annotated[str, Field(max_length=255)] | None
-Seconds = Annotated[Annotated[int, Field(ge=-1, le=YEARS_S)] | None, BeforeValidator(_set)]
+Seconds = Annotated[Annotated[int, Field(ge=-1, le=YEARS_S)] | None, BeforeValidator(_number)]
 """0 and -1 are "not set"; what is below is a mistake that FTS does not notice."""
 
 
@@ -34,7 +42,7 @@ class FileDocument(TypedDict, total=False):
     sources: Urls | None
     destinations: Urls | None
     metadata: Any
-    filesize: Annotated[int, Field(ge=0, lt=1 << 62)] | None
+    filesize: Annotated[Annotated[int, Field(ge=0, lt=1 << 62)] | None, BeforeValidator(_number)]
     checksum: Text
     activity: Text
     selection_strategy: Text
@@ -60,13 +68,13 @@ class ParamsDocument(TypedDict, total=False):
     overwrite_when_only_on_disk: Flag
     overwrite_hop: Flag
     dst_file_report: Flag
-    retry: Annotated[Annotated[int, Field(ge=-1000, le=1000)] | None, BeforeValidator(_set)]
+    retry: Annotated[Annotated[int, Field(ge=-1000, le=1000)] | None, BeforeValidator(_number)]
     retry_delay: Seconds
-    priority: Annotated[int | None, BeforeValidator(_set)]
+    priority: Annotated[int | None, BeforeValidator(_number)]
     max_time_in_queue: Any
     timeout: Seconds
-    nostreams: Annotated[Annotated[int, Field(ge=-1, le=256)] | None, BeforeValidator(_set)]
-    buffer_size: Annotated[Annotated[int, Field(ge=-1, le=1 << 40)] | None, BeforeValidator(_set)]
+    nostreams: Annotated[Annotated[int, Field(ge=-1, le=256)] | None, BeforeValidator(_number)]
+    buffer_size: Annotated[Annotated[int, Field(ge=-1, le=1 << 40)] | None, BeforeValidator(_number)]
     strict_copy: Flag
     disable_cleanup: Flag
     ipv4: Flag
