@@ -279,9 +279,9 @@ class World:
     async def _bury(engine: Engine, *tasks: asyncio.Task[Any]) -> None:
         loop_task = engine._loop_task
         assert loop_task is not None
-        for task in (*tasks, loop_task, *engine._writes):
+        for task in (*tasks, loop_task, *engine._write._tasks):
             task.cancel()
-        await asyncio.wait({*tasks, loop_task, *engine._writes})
+        await asyncio.wait({*tasks, loop_task, *engine._write._tasks})
         for task in (*tasks, loop_task):
             if not task.cancelled() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
