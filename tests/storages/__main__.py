@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tests import broker
+from tests import broker, programs
 from tests.storages.kinds import KINDS
-from tests.storages.process import Account, CannotRun
+from tests.storages.process import Account, CannotRun, find_program
 
 
 def main(arguments: list[str]) -> int:
@@ -31,6 +31,13 @@ def main(arguments: list[str]) -> int:
         reason = "ok"
     if not arguments:
         print(f"{'broker':14} {reason}")
+    for name, package in programs.PACKAGES.items():
+        try:
+            find_program(name, package)
+        except CannotRun as error:
+            packages[package] = None
+            if not arguments:
+                print(f"{name:14} {error}")
     if arguments == ["--packages"]:
         print(" ".join(packages))
     return 0

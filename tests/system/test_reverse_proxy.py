@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector, web
 
 from tests.grid import Grid, Identity
+from tests.programs import need
 from transfer_engine.callers import Caller
 from transfer_engine.clock import SystemClock
 from transfer_engine.config_service import AuthSettings, ReverseProxy
@@ -168,9 +168,8 @@ async def ask(grid: Grid, url: str, identity: Identity | None = None, **headers:
 @pytest.mark.slow
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["nginx", "apache"])
-async def test_users_behind_a_web_server(kind, tmp_path):
-    if shutil.which("nginx" if kind == "nginx" else "apache2") is None:
-        pytest.skip(f"{kind} is not installed")
+async def test_users_behind_a_web_server(kind, tmp_path, request):
+    need(request, "nginx" if kind == "nginx" else "apache2")
     grid, other = Grid(tmp_path / "grid"), Grid(tmp_path / "other", ca_name="Another CA")
     alice = grid.user("alice")
     forged = {"X_SSL_Client_Verify": "SUCCESS", "X_SSL_Client_S_DN": "CN=root,DC=org", "x_ssl_client_cert": "x"}

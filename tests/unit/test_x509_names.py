@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.grid import Grid
+from tests.programs import need
 from transfer_engine.identity.api import BadCredential
 from transfer_engine.identity.x509.names import DN_MAX, dn_from_text, dn_of, usual_spelling
 
@@ -81,9 +81,8 @@ def test_what_has_no_line():
     assert DN_MAX == 1024
 
 
-def test_openssl_shows_the_same(tmp_path):
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+def test_openssl_shows_the_same(tmp_path, request):
+    need(request, "openssl")
     grid = Grid(tmp_path)
     subject = name(
         (NameOID.COUNTRY_NAME, "CH"),

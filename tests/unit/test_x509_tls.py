@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from cryptography import x509
 
 from tests.grid import Grid, Identity
 from tests.grid_voms import Voms
+from tests.programs import need
 from transfer_engine.config_service import ServiceTls
 from transfer_engine.errors import Invalid
 from transfer_engine.identity.api import BadCredential
@@ -238,9 +238,8 @@ def test_many_handshakes_at_once(runner, grid, tls, alice):
 
 
 @pytest.mark.asyncio
-async def test_curl_with_a_proxy(grid, tls, alice):
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+async def test_curl_with_a_proxy(grid, tls, alice, request):
+    need(request, "curl")
     proxy = grid.proxy(alice)
     async with service(tls, grid) as url:
 

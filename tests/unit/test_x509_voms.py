@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import subprocess
 from datetime import timedelta
 
@@ -27,6 +26,7 @@ from tests.grid_voms import (
     attributes,
     targets,
 )
+from tests.programs import need
 from transfer_engine.identity.api import BadCredential
 from transfer_engine.identity.x509.attributes import read_attributes
 from transfer_engine.identity.x509.users import GridCertificates
@@ -88,8 +88,8 @@ def test_both_names_of_a_holder(world):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("voms-proxy-fake") is None, reason="VOMS' own clients are not installed")
-def test_what_vomss_own_library_makes(tmp_path):
+def test_what_vomss_own_library_makes(tmp_path, request):
+    need(request, "voms-proxy-fake")
     grid = Grid(tmp_path, ca_key="rsa")
     alice = grid.user("alice")
     voms = Voms(grid, vo="escape")
